@@ -203,23 +203,23 @@ class TrainingMemory:
 
     def _forward(self, shape: Shape, positions: float) -> Parts:
         """A forward without gradients."""
-        tensors = self.number_bytes * positions * _working_numbers(shape)
+        tensors = self.number_bytes * positions * working_numbers(shape)
         return {"a forward's tensors": tensors, "head, a chunk": _head_chunk(shape, positions)}
 
     def _decoding_forward(self) -> float:
         """A forward of all rows, each with its block and the one before it, and the keys and values of a layer, which
         are copied out of their pages."""
         shape, positions = self.shape, 2 * self.rows * self.shape.block_size
-        return self.number_bytes * positions * _working_numbers(shape) + self.pool / shape.num_hidden_layers
+        return self.number_bytes * positions * working_numbers(shape) + self.pool / shape.num_hidden_layers
 
     def _draws(self) -> float:
         """The logits that tokens are drawn from: of all open positions, or as many as are computed at once."""
         return float(DRAW_BYTES * min(DRAW_LOGITS, self.rows * self.shape.block_size * self.shape.vocab_size))
 
 
-def _working_numbers(shape: Shape) -> float:
-    """Numbers a position that exist at the same time in a layer that keeps nothing: 3 H and, in the MLP, 3 I; in the
-    attention queries, keys and values before, while and after they are rotated, and what comes out."""
+def working_numbers(shape: Shape) -> int:
+    """Returns the numbers a position that exist at the same time in a layer that keeps nothing: 3 H and, in the MLP,
+    3 I; in the attention queries, keys and values before, while and after they are rotated, and what comes out."""
     attention = 6 * shape.query_numbers + 5 * shape.key_numbers
     return 3 * shape.hidden_size + max(3 * shape.intermediate_size, attention)
 

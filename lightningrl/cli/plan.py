@@ -254,8 +254,10 @@ def _show_evaluations(found: dict[str, Any]) -> None:
         if point is None:
             lines.append([name, problems, "", "", "", "", thresholds, "", "a server", "0, nothing here"])
             continue
-        forwards, positions = row["forwards_per_response"], row["positions_per_response"]
-        cost = [str(row["longest"]), f"{forwards:,.0f}", f"{positions / forwards:,.0f}", f"{positions:,.0f}"]
+        cost = [""] * 4  # by likelihood nothing is decoded
+        if "forwards_per_response" in row:
+            forwards, positions = row["forwards_per_response"], row["positions_per_response"]
+            cost = [str(row["longest"]), f"{forwards:,.0f}", f"{positions / forwards:,.0f}", f"{positions:,.0f}"]
         seconds, hours = f"{point['seconds']:.1f}", f"{row['gpu_hours']:.2f}"
         lines.append([name, problems, *cost, thresholds, seconds, point["bound"], hours])
     print_table(lines)

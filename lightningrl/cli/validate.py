@@ -55,7 +55,7 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     _check_systems(experiment, planned, shapes)
     _check_distillations(experiment, planned, shapes)
     _check_pretraining(experiment, planned, shapes)
-    _check_quantizers(experiment, planned)
+    _check_quantizers(experiment, planned, shapes)
 
 
 def _check_runs(experiment: Experiment, shapes: dict[str, ModelConfig]) -> None:
@@ -147,17 +147,19 @@ def _check_pretraining(experiment: Experiment, planned: Plan, shapes: Mapping[st
         check_lengths(shapes[stage.name], policy, answered, decoding, told, "" if is_own else _own_length(system))
 
 
-def _check_quantizers(experiment: Experiment, planned: Plan) -> None:
+def _check_quantizers(experiment: Experiment, planned: Plan, shapes: Mapping[str, ModelConfig]) -> None:
     """Raises ConfigError for quantizers that there are not, and for options that they do not take."""
-    from lightningrl.quantization.protocol import check_widths, find_quantizer, make_quantizer
+    from lightningrl.quantization.protocol import check_shape, find_quantizer, make_quantizer
 
     for stage in planned.of("quantize"):
         where = f"systems.{stage.name}.quantizer"
         find_quantizer(stage.members["quantizer"], f"{where}.name")
         try:
             quantizer = make_quantizer(stage.members["quantizer"], stage.config["options"])
-            if experiment.model is not None:
-                check_widths(quantizer, experiment.model.widths)
+            policy = stage.inputs["policy"]
+            base = experiment.run(policy.name).base if policy.kind == "train" else policy.name
+            if base in shapes:
+                check_shape(quantizer, shapes[base])
         except ConfigError as error:
             raise ConfigError(f"{where}.options: {error}") from None
         if quantizer.needs_calibration and "calibration" not in stage.config:

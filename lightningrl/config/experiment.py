@@ -203,10 +203,11 @@ class Experiment(Section):
                 raise ValueError(f"report.replayed_problems: found {report.replayed_problems}, {told}")
         probed = self.probed()
         _each_once("report.probes", probed, [name for name, each in systems.items() if each.endpoint is None])
-        if report.probes and not trained.keys() & set(probed):
+        if report.probes and not (trained.keys() & set(probed) or any(b.validation != 0 for b in self.benchmarks)):
             found = ", ".join(report.probes)
             raise ValueError(
-                f"report.probes: found only {found}; name a run beside it, whose benchmark it is probed on"
+                f"report.probes: found only {found}; name a run beside it, whose benchmark it is probed on, or give a "
+                "benchmark validation problems"
             )
         inputs, roles = (resolve(f"lightningrl.report.registry:{name}") for name in ("INPUTS", "ROLES"))
         shown = [(name, inputs["figures"].get(name, ())) for name in report.figures]

@@ -30,7 +30,7 @@ class Report(Section):
     probes: list[str] = []
     """Systems to look into, `base`, runs or others; `["*"]`: all. How honest their confidence is, what they reveal
     together, how many phrasings are left; on validation problems of what they were trained on (`base`: of all that the
-    others were)."""
+    others were; where nothing is trained, of what they are evaluated on by decoding)."""
     probed_problems: int = Field(300, gt=0)
     """Problems of each, the first ones; all where there are fewer."""
     looks: list[Literal["answers", "states", "inputs"]] = Field(["answers"], min_length=1)

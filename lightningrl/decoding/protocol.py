@@ -169,6 +169,9 @@ class Observation:
     top_ids_nA: np.ndarray
     """The A likeliest tokens, likeliest first."""
     top_logp_nA: np.ndarray
+    at_n: np.ndarray
+    """Where among the forward's positions the one lies whose state predicts it; behind them all, where that state is of
+    an earlier forward."""
 
 
 class Observer(Protocol):

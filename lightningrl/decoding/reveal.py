@@ -76,10 +76,10 @@ class Revealer:
             plan_LK = plan_rows(self.model, rows, lines, hidden_NH, open_LK, groups)
             if self.windows is not None and lines.first_L is not None:
                 hidden_NH, at_n = self.windows.predicting(hidden_NH, at_n, slots_n, position_n, lines.first_L[line_n])
-            at_n = torch.from_numpy(at_n).to(hidden_NH.device)
-            twin_at_n = None if twin_NH is None else at_n.clamp(max=len(twin_NH) - 1)  # no window has a twin
-            states = hidden_NH[at_n], None if twin_NH is None else twin_NH[twin_at_n]
-            drawn = self._draw(lines, line_n, position_n, states, open_LK, groups, plan_LK)
+            places_n = torch.from_numpy(at_n).to(hidden_NH.device)
+            twin_at_n = None if twin_NH is None else places_n.clamp(max=len(twin_NH) - 1)  # no window has a twin
+            states = hidden_NH[places_n], None if twin_NH is None else twin_NH[twin_at_n]
+            drawn = self._draw(lines, line_n, position_n, at_n, states, open_LK, groups, plan_LK)
             token_n, logp_n, entropy_n, chosen_n, decision_L = drawn
         else:
             token_n, logp_n, entropy_n, chosen_n = (column[line_n * rows.size + column_n] for column in device)
@@ -102,6 +102,7 @@ class Revealer:
         lines: Lines,
         line_n: np.ndarray,
         position_n: np.ndarray,
+        at_n: np.ndarray,
         states: tuple[Tensor, Tensor | None],
         open_LK: np.ndarray,
         groups: Sequence[tuple[DecodePolicy, np.ndarray]],
@@ -135,7 +136,7 @@ class Revealer:
         if self.observer is not None:
             index_n = np.array([rows.item[slot].index for slot in slots_n.tolist()])
             top = drawn.top_ids_nA.cpu().numpy(), drawn.top_logp_nA.cpu().numpy()
-            seen = Observation(index_n, forward_n, position_n, token_n, logp_n, entropy_n, chosen_n, *top)
+            seen = Observation(index_n, forward_n, position_n, token_n, logp_n, entropy_n, chosen_n, *top, at_n)
             self.observer.observe(seen)
         return (
             token_n,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,6 +145,15 @@ class PagedSpan:
         """bool, keys that a query does not see; None when all see all `kv_tokens`."""
         if limits_GQ.min() < self.kv_tokens:
             self.hidden_GQT = np.arange(self.kv_tokens) >= limits_GQ[:, :, None]
+
+    def of_rows(self, rows: Sequence[int]) -> PagedSpan:
+        """Returns the span of some of its rows."""
+        found, here = copy(self), list(rows)
+        found.rows = len(here)
+        for name in ("positions_GQ", "slots_GQ", "pages_GP", "hidden_GQT"):
+            table = getattr(self, name)
+            setattr(found, name, None if table is None else table[here])
+        return found
 
 
 class PagedAttention:

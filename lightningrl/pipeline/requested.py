@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
+from lightningrl.benchmarks.choices import is_choice
 from lightningrl.benchmarks.protocol import SPLITS
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.report import Plot
@@ -89,10 +90,17 @@ class Requested:
 
     def probed(self) -> list[tuple[System, str]]:
         """Returns the systems and benchmarks that are looked into: what a policy was trained on; where it was not, all
-        that the others were."""
+        that the others were; where none was, those with validation problems that it is evaluated on by decoding."""
         systems = [self.systems[name] for name in self.experiment.probed()]
         trained_on = list(dict.fromkeys(system.trained_on for system in systems if system.trained_on is not None))
-        return [(system, b) for system in systems for b in ([system.trained_on] if system.trained_on else trained_on)]
+        decoded = [name for name in self.having("validation") if not is_choice(resolve(self.benchmarks[name]))]
+
+        def of(system: System) -> list[str]:
+            if system.trained_on:
+                return [system.trained_on]
+            return trained_on or [name for name in self.evaluated_on(system) if name in decoded]
+
+        return [(system, benchmark) for system in systems for benchmark in of(system)]
 
     def having(self, *splits: str) -> list[str]:
         """Returns the benchmarks with problems of all these splits, in the experiment's order."""

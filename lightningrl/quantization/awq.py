@@ -12,7 +12,7 @@ Shapes: N tokens; O, I outputs and inputs; G groups of g inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -22,17 +22,16 @@ from torch import Tensor, nn
 from lightningrl.errors import CheckpointError, ConfigError
 from lightningrl.models.transformer import Layer, Transformer
 from lightningrl.quantization.folding import divide_rows, multiply_inputs
-from lightningrl.quantization.layerwise import GROUPS, NAMES, LayerWalk, layer_by_layer
+from lightningrl.quantization.layerwise import GROUPS, NAMES, LayerWalk, SampledRows, layer_by_layer
 from lightningrl.quantization.protocol import Calibration
-from lightningrl.quantization.uniform import UNROUNDED, Grid, attach, check_group, on_grid
-from lightningrl.quantization.values import Bits
+from lightningrl.quantization.uniform import Grid, attach, check_group, on_grid
+from lightningrl.quantization.values import UNROUNDED, Bits
 
 RATIOS = tuple(number / 20 for number in range(20))
 SHARES = tuple(1 - number / 20 for number in range(10))
 SAMPLED_TOKENS = 512
 """Tokens that ranges are judged by: every (N // 512)-th."""
 UNCLIPPED = ("self_attn.q_proj", "self_attn.k_proj")
-Outputs = list[Tensor]
 
 
 class AWQ(BaseModel, frozen=True, strict=True):
@@ -88,36 +87,44 @@ class AWQ(BaseModel, frozen=True, strict=True):
 
     def scale(self, walk: LayerWalk, layer: Layer) -> dict[str, tuple[float, Tensor]]:
         """Finds all scales with the weights as they are, then folds them; returns the ratio and the scale (I,) by the
-        first linear layer that is scaled."""
-        attention, mlp = layer.self_attn, layer.mlp
-        runs: dict[tuple[str, ...], tuple[nn.Module, Callable[[], Outputs]]] = {
-            GROUPS[0]: (layer.input_layernorm, lambda: _attended(walk, layer)),
-            GROUPS[2]: (layer.post_attention_layernorm, lambda: [mlp(x) for x in at["mlp.gate_proj"]]),
-            GROUPS[3]: (mlp.up_proj, lambda: [mlp.down_proj(x) for x in at["mlp.down_proj"]]),
-        }
-        if attention.v_proj.weight.shape == attention.o_proj.weight.shape:
-            runs[GROUPS[1]] = attention.v_proj, lambda: [attention.o_proj(x) for x in at["self_attn.o_proj"]]
-        if self.compat:
-            runs |= {
-                GROUPS[0]: (layer.input_layernorm, lambda: _whole_layer(walk, layer, at["self_attn.q_proj"])),
-                GROUPS[2]: (layer.post_attention_layernorm, lambda: _whole_layer(walk, layer, at["mlp.gate_proj"])),
-            }
-        at: dict[str, Outputs] = {names[0]: [] for names in runs}
-        walk.observe(layer, {name: seen.append for name, seen in at.items()})
-        found = {names: self._search(layer, names, at[names[0]], run) for names, (_, run) in runs.items()}
+        first linear layer that is scaled. The inputs of one group are held at a time."""
+        before = self._before(layer)
+        found = {names: self._search(walk, layer, names) for names in before}
         for names, (_, scale_I) in found.items():
-            divide_rows(runs[names][0], scale_I)
+            divide_rows(before[names], scale_I)
             for name in names:
                 multiply_inputs(layer.get_submodule(name), scale_I)
         return {names[0]: each for names, each in found.items()}
 
-    def _search(
-        self, layer: Layer, names: Sequence[str], inputs: Sequence[Tensor], run: Callable[[], Outputs]
-    ) -> tuple[float, Tensor]:
+    def _before(self, layer: Layer) -> dict[tuple[str, ...], nn.Module]:
+        """Returns what gives the inputs of each group that is scaled."""
+        attention, mlp = layer.self_attn, layer.mlp
+        found: dict[tuple[str, ...], nn.Module] = {
+            GROUPS[0]: layer.input_layernorm, GROUPS[2]: layer.post_attention_layernorm, GROUPS[3]: mlp.up_proj
+        }  # fmt: skip
+        if attention.v_proj.weight.shape == attention.o_proj.weight.shape:
+            found[GROUPS[1]] = attention.v_proj
+        return found
+
+    def _outputs(
+        self, walk: LayerWalk, layer: Layer, names: Sequence[str], inputs: Sequence[Tensor]
+    ) -> Iterator[Tensor]:  # fmt: skip
+        """Yields what the scales of a group are judged by, a forward at a time."""
+        if names in (GROUPS[0], GROUPS[2]) and self.compat:
+            yield from _whole_layer(walk, layer, inputs)
+        elif names == GROUPS[0]:
+            for _, (x, rotation, attend) in walk.replay():
+                yield layer.self_attn(layer.input_layernorm(x), rotation, attend)
+        else:
+            behind = layer.mlp if names == GROUPS[2] else layer.get_submodule(names[0])
+            yield from (behind(x) for x in inputs)
+
+    def _search(self, walk: LayerWalk, layer: Layer, names: Sequence[str]) -> tuple[float, Tensor]:
         """Returns the ratio whose outputs are nearest, the first of equals, and its scale."""
-        linears = [layer.get_submodule(name) for name in names]
-        mean_I = mean_size(inputs)
-        exact, weights = run(), [linear.weight for linear in linears]
+        seen = _Inputs(is_kept=names != GROUPS[0] or self.compat)
+        walk.observe(layer, {names[0]: seen.observe})
+        mean_I, linears = seen.mean_size, [layer.get_submodule(name) for name in names]
+        exact, weights = list(self._outputs(walk, layer, names, seen.kept)), [linear.weight for linear in linears]
         least, best = float("inf"), (0.0, torch.ones_like(mean_I))
         try:
             for ratio in RATIOS:
@@ -126,7 +133,8 @@ class AWQ(BaseModel, frozen=True, strict=True):
                     assert isinstance(weight, nn.Parameter)
                     scaled = on_grid(weight * scale_I, self.grid, self.group).values(weight.dtype).to(weight.device)
                     linear.weight = nn.Parameter(scaled / scale_I.to(weight.dtype), requires_grad=False)
-                loss = sum(float((y - z).float().square().sum()) for y, z in zip(exact, run(), strict=True))
+                outputs = self._outputs(walk, layer, names, seen.kept)
+                loss = sum(float((y - z).float().square().sum()) for y, z in zip(exact, outputs, strict=True))
                 if loss < least:
                     least, best = loss, (ratio, scale_I)
         finally:
@@ -136,7 +144,7 @@ class AWQ(BaseModel, frozen=True, strict=True):
 
     def cut(self, walk: LayerWalk, layer: Layer) -> dict[str, Tensor]:
         """Clamps weights to the best ranges; returns the greatest size (O, G) of each linear layer's groups."""
-        sampled = {names[0]: _Sample(max(1, walk.calibration.tokens // SAMPLED_TOKENS)) for names in GROUPS}
+        sampled = {names[0]: SampledRows(max(1, walk.calibration.tokens // SAMPLED_TOKENS)) for names in GROUPS}
         walk.observe(layer, {name: each.observe for name, each in sampled.items()})
         found = {}
         for names in GROUPS:
@@ -169,35 +177,29 @@ class AWQ(BaseModel, frozen=True, strict=True):
         return best
 
 
-class _Sample:
-    """Every so many-th of the rows that it is shown."""
+class _Inputs:
+    """What a search knows of a group's inputs: the mean of their sizes, and where they are needed the inputs."""
 
-    def __init__(self, every: int):
-        self.every, self.count, self.found = every, 0, list[Tensor]()
+    def __init__(self, is_kept: bool):
+        self.is_kept, self.kept = is_kept, list[Tensor]()
+        self._sums, self._rows = list[Tensor](), 0
 
     def observe(self, x_NI: Tensor) -> None:
-        self.found.append(x_NI[-self.count % self.every :: self.every].clone())
-        self.count += len(x_NI)
+        self._sums.append(x_NI.float().abs().sum(0))
+        self._rows += len(x_NI)
+        if self.is_kept:
+            self.kept.append(x_NI)
 
     @property
-    def rows(self) -> Tensor:
-        return torch.cat(self.found)
+    def mean_size(self) -> Tensor:
+        """(I,) the mean of |x| over all rows."""
+        return torch.stack(self._sums).sum(0) / self._rows
 
 
-def _attended(walk: LayerWalk, layer: Layer) -> Outputs:
-    return [layer.self_attn(layer.input_layernorm(x), rotation, attend) for _, (x, rotation, attend) in walk.replay()]
-
-
-def _whole_layer(walk: LayerWalk, layer: Layer, inputs: Outputs) -> Outputs:
+def _whole_layer(walk: LayerWalk, layer: Layer, inputs: Sequence[Tensor]) -> Iterator[Tensor]:
     """The layer's outputs from other hidden states than its own."""
-    replayed = zip(walk.replay(), inputs, strict=True)
-    return [layer(x.unsqueeze(0), rotation, attend) for (_, (_, rotation, attend)), x in replayed]
-
-
-def mean_size(inputs: Sequence[Tensor]) -> Tensor:
-    """Returns (I,) the mean of |x| over all rows."""
-    total = torch.stack([x_NI.float().abs().sum(0) for x_NI in inputs]).sum(0)
-    return total / sum(len(x_NI) for x_NI in inputs)
+    for (_, (_, rotation, attend)), x in zip(walk.replay(), inputs, strict=True):
+        yield layer(x.unsqueeze(0), rotation, attend)
 
 
 def scale_of(mean_I: Tensor, ratio: float) -> Tensor:

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from lightningrl.decoding.canvas import SMALLEST_PAGE_TOKENS, page_size
-from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Observation, Observer, Request
 from lightningrl.errors import ConfigError
 from lightningrl.models.attention import PagedAttention, PagedKV, PagedSpan, key_limits
 from lightningrl.models.transformer import ModelConfig, Transformer
-from lightningrl.quantization.protocol import Calibration, CalibrationSequence, Copied, Forward
+from lightningrl.quantization.protocol import Calibration, CalibrationSequence, Copied, Forward, Opened
 
 ROWS = 16
 """Problems that are decoded together."""
@@ -34,7 +35,7 @@ Event = Forward | Copied
 class Decodes(Protocol):
     """A decoder, as far as it is needed here."""
 
-    def decode(self, requests: Sequence[Request], policy: DecodePolicy) -> Sequence[Any]:
+    def decode(self, requests: Sequence[Request], policy: DecodePolicy, observer: Observer | None = None) -> Any:
         """Answers the requests."""
         ...
 
@@ -47,7 +48,8 @@ def clean(config: ModelConfig, sequences: Sequence[CalibrationSequence], tokens:
 
 
 def random(config: ModelConfig, sequences: Sequence[CalibrationSequence], tokens: int, seed: int = 0) -> Calibration:
-    """Returns the clean forward of each sequence, then one for each of its masked blocks, in their order.
+    """Returns the clean forward of each sequence, then one for each of its masked blocks, the last block first: a
+    forward writes masked keys over its block's clean ones, which only blocks behind it would see.
 
     Where a position sees the whole canvas, it is one forward of the whole answer, masked at one rate. Draws are keyed
     by the seed and the number of the sequence. Raises ConfigError for a model without a mask token.
@@ -61,13 +63,14 @@ def random(config: ModelConfig, sequences: Sequence[CalibrationSequence], tokens
         draw = np.random.default_rng([seed, number])
         if block:
             forwards.append(_forward(config, table, ids, 0, len(ids), len(ids)))
-        size = config.block_size if block else len(ids)
+        size, answer = config.block_size if block else len(ids), list[Forward]()
         for start in range(prompt // size * size, len(ids), size):
             masked = ids.copy()
             own = np.arange(start, min(start + size, len(ids)))
             hidden = own[(draw.random(len(own)) < draw.random()) & (own >= prompt)]
             masked[hidden] = config.mask_token_id
-            forwards.append(_forward(config, table, masked, start if block else 0, int(own[-1]) + 1, len(ids)))
+            answer.append(_forward(config, table, masked, start if block else 0, int(own[-1]) + 1, len(ids)))
+        forwards += reversed(answer)
     return Calibration(sequences[: len(kept)], seed, forwards, *_pages(table))
 
 
@@ -77,29 +80,45 @@ def visited(
 ) -> Calibration:  # fmt: skip
     """Returns the forwards of a decoder over this model that answers the requests, some at a time.
 
-    tokens: it stops behind the problems with which there are so many. Of forwards that see nothing but what they
-    compute themselves, as on a canvas without a cache, only so many are kept, evenly in time, that every problem has
-    its share. The decoder must run operator by operator (`forwards="spans"`).
+    tokens: how many positions they have together at most, one row's forward aside. Of forwards that see nothing but
+    what they compute themselves, as on a canvas without a cache, so many rows are kept, evenly in time, that every
+    problem has its share; others are of the first problems, whole ones, and where the first has more than so many
+    positions, they are its first ones. The decoder must run operator by operator (`forwards="spans"`).
     """
     events, pages, page_tokens, asked = list[Event](), 0, 1, 0
-    for first in range(0, len(requests), ROWS):
-        some = requests[first : first + ROWS]
-        recorder = _Recorder(model)
+    room, each, alone = tokens, 0, False
+    while asked < len(requests):
+        count = ROWS if alone else min(ROWS, room // each) if each else 1
+        if not count:
+            break
+        some, recorder = requests[asked : asked + count], _Recorder(model)
         with recorder:
-            decoder.decode(some, policy)
-        share = max(1, tokens * len(some) // len(requests))
-        found = _thinned(recorder.events, share) if _stand_alone(recorder.events) else recorder.events
+            decoder.decode(some, policy, recorder)
+        found = recorder.events
+        if alone := _stand_alone(found):
+            share = tokens * (asked + len(some)) // len(requests) - (tokens - room)
+            found = _thinned(found, share, least=not events)
+        size = _tokens(found)
+        each = max(each, -(-size // len(some)))  # of a problem, about
+        if size > room and not alone:
+            if len(some) > 1:
+                continue  # with fewer
+            if events:
+                break
+            found = _first(found, tokens)
         events += found
+        room -= _tokens(found)
         pages, page_tokens = max(pages, recorder.pages), max(page_tokens, recorder.page_tokens)
         asked += len(some)
-        if sum(len(each.ids_N) for each in events if isinstance(each, Forward)) >= tokens:
-            break
     report(f"calibrated on the states of {asked} of {len(requests)} problems")
     return Calibration(sequences[:asked], seed, events, pages, page_tokens)
 
 
 class _Recorder:
-    """While it is entered, keeps every forward that the model computes, by hooks; nothing is computed twice."""
+    """While it is entered, keeps every forward that the model computes, by hooks; nothing is computed twice. As the
+    decoder's observer it notes what each forward may reveal."""
+
+    alternatives = 0
 
     def __init__(self, model: Transformer):
         self.model, self.events = model, list[Event]()
@@ -128,6 +147,13 @@ class _Recorder:
             self.pages, self.page_tokens = max(self.pages, attend.cache.pages), attend.cache.page_tokens
             self._note_copies(attend.cache)
 
+    def observe(self, seen: Observation) -> None:
+        """See `decoding.protocol.Observer`."""
+        forward = self.events[-1]
+        assert isinstance(forward, Forward)
+        here = seen.at_n < len(forward.ids_N)  # else the state that predicts it is of another forward
+        self.events[-1] = replace(forward, opened=Opened(seen.at_n[here], seen.chosen_n[here]))
+
     def _note_copies(self, cache: PagedKV) -> None:
         copy = cache.copy
 
@@ -147,11 +173,58 @@ def _stand_alone(events: Iterable[Event]) -> bool:
     )  # fmt: skip
 
 
-def _thinned(events: Sequence[Event], tokens: int) -> list[Event]:
-    """Returns some of the events, evenly spaced, with about so many tokens."""
-    total = sum(len(each.ids_N) for each in events if isinstance(each, Forward))
-    count = max(1, min(len(events), len(events) * tokens // max(1, total)))
-    return [events[number * len(events) // count] for number in range(count)]
+def _tokens(events: Iterable[Event]) -> int:
+    return sum(len(each.ids_N) for each in events if isinstance(each, Forward))
+
+
+def _first(events: Sequence[Event], tokens: int) -> list[Event]:
+    """Returns the first events, as many as have at most so many tokens, and one forward at least."""
+    count, total = 0, 0
+    for event in events:
+        total += len(event.ids_N) if isinstance(event, Forward) else 0
+        if total > tokens and any(isinstance(each, Forward) for each in events[:count]):
+            break
+        count += 1
+    return list(events[:count])
+
+
+def _thinned(events: Sequence[Event], tokens: int, least: int) -> list[Event]:
+    """Returns some rows of forwards that stand alone, evenly spaced, as many as have at most so many tokens, but at
+    least so many rows."""
+    forwards = [each for each in events if isinstance(each, Forward)]
+    rows = [(number, row, queries) for number, each in enumerate(forwards)
+            for row, queries in enumerate(_queries(each))]  # fmt: skip
+    count = len(rows)
+    while count > least and (over := sum(queries for *_, queries in _even(rows, count))) > tokens:
+        count = max(least, min(count - 1, count * max(0, tokens) // over))
+    kept: dict[int, list[int]] = {}
+    for number, row, _ in _even(rows, count):
+        kept.setdefault(number, []).append(row)
+    return [_of_rows(forwards[number], some) for number, some in kept.items()]
+
+
+def _even(rows: Sequence[Any], count: int) -> list[Any]:
+    return [rows[number * len(rows) // count] for number in range(count)]
+
+
+def _queries(forward: Forward) -> list[int]:
+    """Returns how many positions each row of a forward has."""
+    return [span.queries for span in forward.spans for _ in range(span.rows)]
+
+
+def _of_rows(forward: Forward, rows: Sequence[int]) -> Forward:
+    """Returns a forward of some of its rows alone."""
+    row_N = np.repeat(np.arange(sum(span.rows for span in forward.spans)), _queries(forward))
+    is_kept_N, spans, first = np.isin(row_N, rows), [], 0
+    for span in forward.spans:
+        mine = [row - first for row in rows if first <= row < first + span.rows]
+        spans += [span.of_rows(mine)] if mine else []
+        first += span.rows
+    opened, place_N = forward.opened, np.cumsum(is_kept_N) - 1
+    if opened is not None:
+        here = is_kept_N[opened.at_n]
+        opened = Opened(place_N[opened.at_n[here]], opened.revealed_n[here])
+    return Forward(forward.ids_N[is_kept_N], spans, opened)
 
 
 def _whole(

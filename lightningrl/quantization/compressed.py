@@ -33,7 +33,8 @@ from lightningrl.quantization.attended import attention_settings
 from lightningrl.quantization.inputs import InputLinear
 from lightningrl.quantization.open import COMPRESSED, CONFIG_KEY
 from lightningrl.quantization.stored import load as load_stored
-from lightningrl.quantization.uniform import BITS, QuantizedWeight, attach, quantized_of
+from lightningrl.quantization.uniform import QuantizedWeight, attach, quantized_of
+from lightningrl.quantization.values import BITS
 from lightningrl.tokenization import TOKENIZER_FILES
 from lightningrl.utils import files
 
@@ -127,7 +128,7 @@ def load(
     The arguments are those of `models.checkpoint.load_model`; where `dtype` is None, weights have the one in which
     those are stored that were not quantised. Raises CheckpointError naming what is not read, or does not fit.
     """
-    about = json.loads((folder / "config.json").read_text())[CONFIG_KEY]
+    about = _checked(folder, json.loads((folder / "config.json").read_text())[CONFIG_KEY])
     model, tensors = empty_model(read_config(folder, ignoring=(CONFIG_KEY,), **given)), _tensors(folder)
     family = family_named(model.config.family)
     names = {family.stored_name(name): name for name in model.weights()}
@@ -161,6 +162,28 @@ def load(
         assert isinstance(layer, nn.Linear)
         attach(layer, each)
     return model.eval()
+
+
+def _checked(folder: Path, about: Any) -> Mapping[str, Any]:
+    """Returns a `quantization_config` that is built as the format says. Raises CheckpointError naming what is not."""
+    found, groups = f"{folder}: {CONFIG_KEY} is damaged:", about.get("config_groups") or {}
+    if not isinstance(groups, dict) or not all(isinstance(group, dict) for group in groups.values()):
+        raise CheckpointError(f"{found} config_groups is {groups!r}, expected groups by name")
+    lists = {"ignore": about.get("ignore") or []}
+    lists |= {f"config_groups.{name}.targets": group.get("targets") for name, group in groups.items()}
+    for where, patterns in lists.items():
+        if not isinstance(patterns, list) or not all(isinstance(each, str) for each in patterns):
+            raise CheckpointError(f"{found} {where} is {patterns!r}, expected a list of names")
+        for each in patterns:
+            try:
+                _matches(each, "")
+            except re.error as error:
+                raise CheckpointError(f"{found} {where} has {each!r}, no regular expression ({error})") from None
+    for name, group in groups.items():
+        weights = group.get("weights") or {}
+        if not isinstance(weights, dict) or not isinstance(weights.get("num_bits", 0), int):
+            raise CheckpointError(f"{found} config_groups.{name}.weights is {weights!r}, expected keys like num_bits")
+    return about
 
 
 def _scheme(folder: Path, about: Mapping[str, Any], layer: str) -> Mapping[str, Any] | None:
@@ -219,7 +242,10 @@ def _quantized(
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
     index = folder / INDEX
-    names = {WHOLE} if not index.is_file() else set(json.loads(index.read_text())["weight_map"].values())
+    try:
+        names = {WHOLE} if not index.is_file() else {str(each) for each in _read_index(index).values()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is damaged: {error!r}. Restore it from where the checkpoint came.") from None
     found: dict[str, Tensor] = {}
     for name in sorted(names):
         try:
@@ -227,6 +253,10 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
         except Exception as error:
             raise CheckpointError(f"{folder / name} cannot be read ({error}). Restore it.") from None
     return found
+
+
+def _read_index(index: Path) -> Mapping[str, Any]:
+    return json.loads(index.read_text())["weight_map"]
 
 
 def _stored_name(family: Any, name: str) -> str:

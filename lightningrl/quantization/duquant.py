@@ -3,8 +3,9 @@
 A layer is smoothed first (SmoothQuant's scales, everywhere). Then the inputs of each group of linear layers are rotated
 block by block, put into an order that deals the largest channels to the blocks in a zigzag, and rotated again; weights
 are changed alike, so that products stay what they were. A rotation is a product of steps: a fixed orthogonal matrix
-whose first axis is uniform, mixed at random in the others, its first axis moved to where the extreme value is; it
-spreads that value evenly. Of all prefixes of the steps the one with the least max - min is taken.
+whose first axis is uniform, mixed at random in the others, its first axis moved to where the extreme value is. Of that
+value 1 / sqrt(n) stays there, and the rest is spread over the others at random, not evenly. Of all prefixes of the
+steps the one with the least max - min is taken.
 
 Inputs and weights are then rounded asymmetrically, with a share of their ranges. The axis is the extreme value's
 channel; the published code takes its row, so that there the search is a search over random rotations (`compat`).
@@ -23,10 +24,11 @@ from torch import Tensor, nn
 from lightningrl.errors import ConfigError
 from lightningrl.models.transformer import Layer, Transformer
 from lightningrl.quantization.inputs import Permute, RotateBlocks, Step, add_steps
-from lightningrl.quantization.layerwise import GROUPS, LayerWalk, layer_by_layer
+from lightningrl.quantization.layerwise import GROUPS, LayerWalk, SampledRows, layer_by_layer
 from lightningrl.quantization.protocol import Calibration
 from lightningrl.quantization.smoothquant import smooth
-from lightningrl.quantization.uniform import UNROUNDED, Grid
+from lightningrl.quantization.uniform import Grid
+from lightningrl.quantization.values import UNROUNDED
 from lightningrl.quantization.weights_and_inputs import WeightsAndInputs
 
 SEARCHED_ROWS = 2048
@@ -46,7 +48,6 @@ class DuQuant(WeightsAndInputs, frozen=True, strict=True):
     activation_clip: float = Field(default=0.9, gt=0, le=1)
     weight_clip: float = Field(default=0.8, gt=0, le=1)
     alpha: float = Field(default=0.5, ge=0, le=1)
-    compat: bool = False
 
     needs_calibration: ClassVar[bool] = True
 
@@ -68,7 +69,6 @@ class DuQuant(WeightsAndInputs, frozen=True, strict=True):
                     self.check_inputs(layer.in_features)
                 except ConfigError as error:
                     raise ConfigError(f"duquant: model.layers.0.{name}: {error}") from None
-        own = self.model_copy(update={"kv_bits": self.activation_bits}) if self.compat else self
         generator = torch.Generator().manual_seed(calibration.seed)
 
         def turn(walk: LayerWalk, layer: Layer, name: str) -> None:
@@ -77,7 +77,7 @@ class DuQuant(WeightsAndInputs, frozen=True, strict=True):
                 self._rotate(walk, layer, generator)
 
         layer_by_layer(model, calibration, self._layer, prepare=turn)
-        own.round_attended(model, symmetric=False, rotated=own.kv_bits != UNROUNDED, queries=self.compat)
+        self.round_attended(model, symmetric=False, rotated=True, queries=self.compat)
         return model
 
     def _layer(self, walk: LayerWalk, layer: Layer, name: str) -> None:
@@ -86,10 +86,10 @@ class DuQuant(WeightsAndInputs, frozen=True, strict=True):
 
     def _rotate(self, walk: LayerWalk, layer: Layer, generator: torch.Generator) -> None:
         every = max(1, walk.calibration.tokens // SEARCHED_ROWS)
-        samples = {names[0]: _Rows(every) for names in GROUPS}
+        samples = {names[0]: SampledRows(every) for names in GROUPS}
         walk.observe(layer, {name: each.observe for name, each in samples.items()})
         for names in GROUPS:
-            steps = find_steps(samples[names[0]].found, self.block, self.steps, generator, by_row=self.compat)
+            steps = find_steps(samples[names[0]].rows.float(), self.block, self.steps, generator, by_row=self.compat)
             for name in names:
                 linear = layer.get_submodule(name)
                 assert isinstance(linear, nn.Linear)
@@ -98,22 +98,6 @@ class DuQuant(WeightsAndInputs, frozen=True, strict=True):
                     weight_OI = step(weight_OI)
                 linear.weight.copy_(weight_OI)
                 add_steps(layer, name, steps)
-
-
-class _Rows:
-    """Every so many-th of the rows that it is shown."""
-
-    def __init__(self, every: int):
-        self.every, self.seen, self.parts = every, 0, list[Tensor]()
-
-    def observe(self, x_NI: Tensor) -> None:
-        self.parts.append(x_NI[-self.seen % self.every :: self.every].float().clone())
-        self.seen += len(x_NI)
-
-    @property
-    def found(self) -> Tensor:
-        """(rows, I) float32."""
-        return torch.cat(self.parts)
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
 """What two models of one shape say on the same states: how far quantisation moves each distribution by itself.
 
 The states are those that the exact model's decoder visited, so that neither model's choices lead it elsewhere; each
-model has the keys of its own, of the tokens that were there. Positions are the masked ones of a forward, each by the
-logits that predict it. Shapes: N positions of a forward, n masked ones, V vocabulary.
+model has the keys of its own, of the tokens that were there. Positions are those that the decoder might reveal after a
+forward, each by the state that predicts it; where that state is of an earlier forward the position is left out. The
+distributions are the models' own, without guidance. Shapes: N positions of a forward, n of them that may be revealed,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,16 +17,17 @@ import torch
 from torch import Tensor
 
 from lightningrl.models.attention import PagedAttention, PagedKV
+from lightningrl.models.head import CHUNK_LOGITS
 from lightningrl.models.transformer import Transformer
 from lightningrl.quantization.protocol import Calibration, Copied, Forward
 
 
 class Moved(NamedTuple):
-    """Means over masked positions, of the exact model and of the other one, and between them."""
+    """Means over positions that may be revealed, of the exact model and of the other one, and between them."""
 
     positions: int
     revealed: int
-    """Positions that the exact model reveals: those over the threshold, of each row its surest one at least."""
+    """Positions that the exact model's decoder reveals."""
     over_threshold: tuple[float, float]
     """The share whose likeliest token is likelier than the threshold."""
     confidence: tuple[float, float]
@@ -41,51 +44,38 @@ class Moved(NamedTuple):
 
 @torch.no_grad()
 def moved(exact: Transformer, other: Transformer, visited: Calibration, threshold: float) -> Moved | None:
-    """Returns what replaying the visited states says; None where no position of theirs is masked."""
+    """Returns what replaying the visited states says; None where nothing of theirs may be revealed.
+
+    Full distributions, in float64, are of `models.head.CHUNK_LOGITS` logits at a time.
+    """
     sums, positions, revealed = np.zeros(9), 0, 0
+    size = max(1, CHUNK_LOGITS // exact.config.vocab_size)
     for (forward, mine), (_, theirs) in zip(_replayed(exact, visited), _replayed(other, visited), strict=True):
-        at_n, predicted_by_n, row_n = masked(exact, forward)
-        if not len(at_n):
+        if forward.opened is None:
             continue
-        p, q = (model.log_probs(hidden[torch.from_numpy(predicted_by_n).to(hidden.device)]).double()
-                for model, hidden in ((exact, mine), (other, theirs)))  # fmt: skip
-        sure = [each.exp().amax(-1) for each in (p, q)]
-        differs = p.argmax(-1) != q.argmax(-1)
-        taken = _surest(sure[0], row_n) | (sure[0] > threshold)
-        gap = torch.where(p.isfinite(), p.exp() * (p - q), 0.0).sum(-1)
-        parts = [*(each > threshold for each in sure), *sure, *map(_entropy, (p, q)), gap, differs & taken, differs]
-        sums += [float(part.double().sum()) for part in parts]
-        positions, revealed = positions + len(at_n), revealed + int(taken.sum())
+        at_n, revealed_n = (torch.from_numpy(each).to(mine.device) for each in forward.opened)
+        for at_c, taken_c in zip(at_n.split(size), revealed_n.split(size), strict=True):
+            sums += _sums(exact, other, mine[at_c], theirs[at_c], taken_c, threshold)
+        positions, revealed = positions + len(at_n), revealed + int(revealed_n.sum())
     if not positions:
         return None
     means = sums / positions
     return Moved(
         positions, revealed, (means[0], means[1]), (means[2], means[3]), (means[4], means[5]), means[6],
-        sums[7] / revealed, means[8],
+        sums[7] / max(1, revealed), means[8],
     )  # fmt: skip
 
 
-def masked(model: Transformer, forward: Forward) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns [n] the masked positions of a forward, [n] those whose logits predict them, and [n] their rows.
-
-    Where logits are shifted, a position without one before it in its row's forward is left out.
-    """
-    shape = [span.positions_GQ.shape for span in forward.spans]
-    row_N = np.repeat(np.arange(sum(rows for rows, _ in shape)), [q for rows, q in shape for _ in range(rows)])
-    at_n = np.flatnonzero(forward.ids_N == model.config.mask_token_id)
-    if not model.config.logit_shift:
-        return at_n, at_n, row_N[at_n]
-    at_n = at_n[(at_n > 0) & (row_N[at_n] == row_N[at_n - 1])]
-    return at_n, at_n - 1, row_N[at_n]
-
-
-def _surest(sure_n: Tensor, row_n: np.ndarray) -> Tensor:
-    """Returns [n] bool: the first position of each row with the row's greatest confidence."""
-    order = np.lexsort((-sure_n.cpu().numpy(), row_n))
-    firsts = order[np.unique(row_n[order], return_index=True)[1]]
-    found = torch.zeros(len(row_n), dtype=torch.bool, device=sure_n.device)
-    found[torch.from_numpy(firsts).to(found.device)] = True
-    return found
+def _sums(
+    exact: Transformer, other: Transformer, mine_cH: Tensor, theirs_cH: Tensor, taken_c: Tensor, threshold: float
+) -> np.ndarray:  # fmt: skip
+    """Returns [9] the sums over some positions, in the order of `moved`'s means."""
+    p, q = (model.log_probs(hidden).double() for model, hidden in ((exact, mine_cH), (other, theirs_cH)))
+    sure = [each.amax(-1).exp() for each in (p, q)]
+    differs = p.argmax(-1) != q.argmax(-1)
+    gap = torch.where(p.isfinite(), p.exp() * (p - q), 0.0).sum(-1)
+    parts = [*(each > threshold for each in sure), *sure, *map(_entropy, (p, q)), gap, differs & taken_c, differs]
+    return np.array([float(part.double().sum()) for part in parts])
 
 
 def _entropy(logp_nV: Tensor) -> Tensor:

@@ -40,9 +40,9 @@ def fuse_norm(norm: nn.Module, *behind: nn.Module) -> None:
     norm.weight.fill_(1)
 
 
-def check_untied(model: nn.Module, method: str) -> None:
-    """Raises ConfigError for a model whose head is its embedding, which cannot be rotated one without the other."""
-    if model.config.tie_word_embeddings:  # type: ignore[union-attr]
+def check_untied(is_tied: bool, method: str) -> None:
+    """Raises ConfigError for a head that is the embedding: one cannot be rotated without the other."""
+    if is_tied:
         raise ConfigError(
             f"{method}: this model's head is tied to its embedding, and the final norm's weight can only be fused into "
             "a head of its own: take gptq, awq, smoothquant or duquant"

@@ -22,7 +22,6 @@ from lightningrl.models.transformer import Layer, Transformer
 from lightningrl.quantization.layerwise import GROUPS, Gram, LayerWalk, grams, layer_by_layer
 from lightningrl.quantization.protocol import Calibration
 from lightningrl.quantization.uniform import (
-    UNROUNDED,
     Grid,
     QuantizedWeight,
     attach,
@@ -32,7 +31,7 @@ from lightningrl.quantization.uniform import (
     on_grid,
     scale_and_zero,
 )
-from lightningrl.quantization.values import Bits
+from lightningrl.quantization.values import UNROUNDED, Bits
 
 BLOCK = 128
 """Columns whose effect on the others is applied at once; another number gives other groups' parameters."""
@@ -75,11 +74,14 @@ class GPTQ(BaseModel, frozen=True, strict=True):
         may change; CheckpointError naming a layer whose weights are not finite.
         """
         if self.bits != UNROUNDED:
-            layer_by_layer(model, calibration, self.quantize_layer)
+            layer_by_layer(
+                model, calibration, lambda walk, layer, name: self.quantize_layer(walk, layer, f"gptq: {name}")
+            )
         return model
 
     def quantize_layer(self, walk: LayerWalk, layer: Layer, name: str, grid: Grid | None = None) -> None:
-        """Quantises a layer's linear layers, group by group. grid: another one than that of the options.
+        """Quantises a layer's linear layers, group by group. name: of the method and the layer, for messages. grid:
+        another one than that of the options.
 
         Raises ConfigError and CheckpointError as `quantize` does.
         """
@@ -93,7 +95,7 @@ class GPTQ(BaseModel, frozen=True, strict=True):
                 try:
                     self._round(linear, gram, grid or self.grid)
                 except (ConfigError, CheckpointError) as error:
-                    raise type(error)(f"gptq: {name}.{each}: {error}") from None
+                    raise type(error)(f"{name}.{each}: {error}") from None
 
     def _round(self, linear: nn.Linear, gram: Gram, grid: Grid) -> None:
         check_rows(gram)

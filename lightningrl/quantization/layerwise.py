@@ -2,10 +2,12 @@
 
 A walk holds the hidden states of all forwards between two layers, and the keys and values of one layer. It replays the
 forwards in their order, so that each position sees the keys that it saw when the states were recorded, whatever the
-family, the schedule and its cache, stale ones included. At most a layer's weights are there twice.
+family, the schedule and its cache, stale ones included.
 
-Memory beside the model: 2 copies of tokens x hidden size numbers, one cache's pages of one layer, and what a method
-gathers of a layer. Time: as many forwards of a layer as a method says, over all layers as many of the model.
+A model keeps the dtype that its weights are stored in; the layer that is looked at is in float32 meanwhile, and so are
+the states. Memory beside the model: 2 copies of tokens x hidden size numbers, one cache's pages of one layer, that
+layer twice in float32, and what a method gathers of it (bench/quantizing_memory.py). Time: as many forwards of a layer
+as a method says, over all layers as many of the model.
 
 Shapes: N positions of a forward; H hidden size; I, O inputs and outputs of a linear layer.
 """
@@ -32,6 +34,7 @@ GROUPS = (
 )  # fmt: skip
 """The linear layers of a layer in the order of the forward; those of a group read one input."""
 NAMES = tuple(name for group in GROUPS for name in group)
+
 Observe = Callable[[Tensor], None]
 """Is given the inputs (N, I) of a linear layer, forward by forward."""
 
@@ -51,18 +54,32 @@ class LayerWalk:
         if not calibration.tokens:
             raise ConfigError("there is no data to look at: give the quantizer a `calibration`")
         self.model, self.calibration = model, calibration
-        config, device = model.config, model.device
+        config, device, stored = model.config, model.device, model.lm_head.weight
+        self.dtype = torch.promote_types(stored.dtype, torch.float32)
+        """Of the states, and of the layer that is looked at."""
         self._cache = PagedKV(
             1, calibration.pages, calibration.page_tokens, config.num_key_value_heads, config.head_dim,
-            model.lm_head.weight,
+            stored.new_empty(0, dtype=self.dtype),
         )  # fmt: skip
         ids = [None if isinstance(each, Copied) else torch.from_numpy(each.ids_N) for each in calibration.forwards]
-        self.hidden = [None if each is None else model.model.embed_tokens(each.to(device))[None] for each in ids]
+        embed = model.model.embed_tokens
+        self.hidden = [None if each is None else embed(each.to(device))[None].to(self.dtype) for each in ids]
+
+    def layers(self) -> Iterator[tuple[int, Layer]]:
+        """Yields the model's layers with their numbers, each in the walk's dtype until the next one is taken."""
+        stored = self.model.lm_head.weight.dtype
+        for number, layer in enumerate(self.model.model.layers):
+            assert isinstance(layer, Layer)
+            _cast(layer, self.dtype)
+            try:
+                yield number, layer
+            finally:
+                _cast(layer, stored)
 
     def replay(self) -> Iterator[tuple[int, Replayed]]:
         """Yields every forward with its number; the layer that it is for must be called before the next is taken."""
-        device, dtype = self.model.device, self.model.lm_head.weight.dtype
-        cos_TD, sin_TD = self.model.rotations(dtype, device)
+        device = self.model.device
+        cos_TD, sin_TD = self.model.rotations(self.dtype, device)
         for number, (event, hidden) in enumerate(zip(self.calibration.forwards, self.hidden, strict=True)):
             if isinstance(event, Copied):
                 self._cache.copy(event.sources_N, event.targets_N)
@@ -90,6 +107,12 @@ class LayerWalk:
         return found
 
 
+def _cast(layer: nn.Module, dtype: torch.dtype) -> None:
+    """Changes the dtype of a layer's weights, and not that of what its steps keep."""
+    for weight in layer.parameters():
+        weight.data = weight.data.to(dtype)
+
+
 def _first_layer(attend: PagedAttention) -> Attend:
     """Every layer's keys go where the one layer of the walk's cache has them."""
     return lambda layer, q_BNQD, k_BMQD, v_BMQD: attend(0, q_BNQD, k_BMQD, v_BMQD)
@@ -109,6 +132,15 @@ def observing(layer: nn.Module, observers: Mapping[str, Observe]) -> Iterator[No
         yield
 
 
+def inner_linears(model: Transformer) -> Iterator[tuple[str, nn.Linear]]:
+    """Yields the linear layers inside the transformer's layers, which are what is quantised, by name."""
+    for number, layer in enumerate(model.model.layers):
+        for each in NAMES:
+            linear = layer.get_submodule(each)
+            assert isinstance(linear, nn.Linear)
+            yield f"model.layers.{number}.{each}", linear
+
+
 Quantise = Callable[[LayerWalk, Layer, str], None]
 """Quantises a layer, whose name is given; what it makes of the layer's weights in floating point before it rounds them
 (folded scales, rotations) it does before."""
@@ -125,16 +157,19 @@ def layer_by_layer(
     inputs: what later layers are shown is what the quantised layers before them give, or what exact ones give.
     """
     walk = LayerWalk(model, calibration)
-    for number, layer in enumerate(model.model.layers):
-        assert isinstance(layer, Layer)
+    for number, layer in walk.layers():
         name = f"model.layers.{number}"
         prepare(walk, layer, name)
         exact = {each: layer.get_parameter(f"{each}.weight").detach().clone() for each in NAMES}
         kept = walk.outputs(layer) if inputs == "exact" else None
         quantise(walk, layer, name)
         errors = {each: _OutputError(layer.get_submodule(each), weight) for each, weight in exact.items()}
-        found = walk.outputs(layer, {each: error.observe for each, error in errors.items()})
-        walk.hidden = found if kept is None else kept
+        observers = {each: error.observe for each, error in errors.items()}
+        if kept is None:
+            walk.hidden = walk.outputs(layer, observers)
+        else:
+            walk.observe(layer, observers)
+            walk.hidden = kept
         for each, error in errors.items():
             linear = layer.get_submodule(each)
             linear.errors = {**getattr(linear, "errors", {}), "output": error.relative}  # type: ignore[assignment]
@@ -186,3 +221,19 @@ def grams(walk: LayerWalk, layer: Layer, groups: Iterable[Sequence[str]]) -> dic
         found[first] = Gram(linear.in_features, walk.model.device)
     walk.observe(layer, {name: each.observe for name, each in found.items()})
     return found
+
+
+class SampledRows:
+    """Every so many-th of the rows that it is shown."""
+
+    def __init__(self, every: int):
+        self.every, self._seen, self._parts = every, 0, list[Tensor]()
+
+    def observe(self, x_NI: Tensor) -> None:
+        self._parts.append(x_NI[-self._seen % self.every :: self.every].clone())
+        self._seen += len(x_NI)
+
+    @property
+    def rows(self) -> Tensor:
+        """(rows, I)."""
+        return torch.cat(self._parts)

@@ -8,44 +8,36 @@ their structure: few values, one scale for a group, errors that depend on the we
 from __future__ import annotations
 
 import hashlib
-from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from lightningrl.errors import CheckpointError, ConfigError
 from lightningrl.models.transformer import Transformer
+from lightningrl.quantization.layerwise import inner_linears
 from lightningrl.quantization.protocol import Calibration
-from lightningrl.quantization.uniform import BITS, check_group, quantize_weight, relative_error
+from lightningrl.quantization.rtn import NearestGrid
+from lightningrl.quantization.uniform import on_grid, relative_error
+from lightningrl.quantization.values import UNROUNDED
 
 
-class RoundingNoise(BaseModel, frozen=True, strict=True):
-    """bits, group, symmetric: the grid whose rounding errors give the size, as of `rtn`. draw: another number is
-    another draw of the noise, which is keyed by it, the experiment's seed and the layer's name."""
+class RoundingNoise(NearestGrid, frozen=True, strict=True):
+    """See `NearestGrid`, whose rounding errors give the size. draw: another number is another draw of the noise, which
+    is keyed by it, the experiment's seed and the layer's name."""
 
-    bits: int = Field(default=8, ge=BITS[0], le=BITS[-1])
-    group: int = Field(default=0, ge=0)
-    symmetric: bool = True
     draw: int = Field(default=0, ge=0)
 
-    needs_calibration: ClassVar[bool] = False
-
-    def check_inputs(self, inputs: int) -> None:
-        check_group(self.group, inputs)
-
     def quantize(self, model: Transformer, calibration: Calibration) -> Transformer:
-        """Returns the model with noise on every linear layer but the head, in floating point.
+        """Returns the model with noise on every linear layer inside its layers, in floating point.
 
         Raises ConfigError where `group` does not fit a layer, CheckpointError for weights that are not finite.
         """
-        for name, layer in model.named_modules():
-            if not isinstance(layer, nn.Linear) or layer is model.lm_head:
-                continue
+        for name, layer in inner_linears(model) if self.bits != UNROUNDED else ():
             exact = layer.weight.detach()
             try:
-                rounded = quantize_weight(exact, self.bits, self.group, self.symmetric).values().to(exact.device)
+                rounded = on_grid(exact, self.grid, self.group).values().to(exact.device)
             except (ConfigError, CheckpointError) as error:
                 raise type(error)(f"noise: {name}: {error}") from None
             noise = like(rounded - exact.float(), self.group, (calibration.seed, self.draw, name))

@@ -35,6 +35,16 @@ def is_compressed(folder: Path) -> bool:
         return False  # what is wrong with it, whoever reads it next says
 
 
+def check_plain(folder: Path) -> None:
+    """Raises CheckpointError for a checkpoint with codes where an experiment's `base` or `checkpoints` name it."""
+    if is_quantized(folder):
+        raise CheckpointError(
+            f"{folder} is quantised, and `base` and `checkpoints` take plain weights, from which an experiment trains, "
+            "and which it quantises itself (`systems`): name the checkpoint that it was made from. Verbs that are "
+            "given a folder, as `generate` and `evaluate`, read it as it is"
+        )
+
+
 def open_model(folder: Path, *, adapter: Path | str | None = None, **options: Any) -> Transformer:
     """Returns the model of a folder, in evaluation mode; `options` and errors are those of `load_model`.
 

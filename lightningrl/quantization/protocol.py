@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import ValidationError
 
 from lightningrl.errors import ConfigError
 from lightningrl.models.attention import PagedSpan
-from lightningrl.models.transformer import Transformer
+from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.utils.registry import resolve
 
 
@@ -26,14 +26,25 @@ class CalibrationSequence:
     """[S] int64: the answer, its end token, and pads up to the block grid."""
 
 
+class Opened(NamedTuple):
+    """What a decoder may reveal after a forward: n positions of all rows."""
+
+    at_n: np.ndarray
+    """int64: where among the forward's N positions the one lies whose state predicts each."""
+    revealed_n: np.ndarray
+    """bool: those that it reveals."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Forward:
     """One forward of the model: which positions of which rows are computed, from which tokens."""
 
     ids_N: np.ndarray
-    """int64: the tokens, the mask token where a position is open."""
+    """int64: the tokens, the mask token where a position is masked."""
     spans: Sequence[PagedSpan]
     """Where they stand, which keys each of them sees, and where its own key and value go; N positions in all."""
+    opened: Opened | None = None
+    """None: nothing may be revealed, or no decoder is there to say what."""
 
     @property
     def positions_N(self) -> np.ndarray:
@@ -75,7 +86,8 @@ class Quantizer(Protocol):
     """Made with its options as keyword arguments; a pydantic model says itself which values are in range.
 
     It may have `check_inputs(inputs)`, which raises ConfigError where a layer of so many inputs does not fit the
-    options: `lightningrl validate` asks it about a model that is not there yet.
+    options, and `check_shape(config)`, which raises it where a model of such a `ModelConfig` does not: `lightningrl
+    validate` asks them about a model that is not there yet.
     """
 
     needs_calibration: bool
@@ -110,8 +122,7 @@ def make_quantizer(reference: str, options: Mapping[str, Any]) -> Quantizer:
             raise ConfigError(f"{name} has no option {unknown[0]!r}; its options are {', '.join(known)}")
         quantizer = made(**options)
     except ValidationError as error:
-        told = (f"{'.'.join(map(str, each['loc']))} is {each['input']!r}: {each['msg']}" for each in error.errors())
-        raise ConfigError(f"{name}: {'; '.join(told)}") from None
+        raise ConfigError(f"{name}: {'; '.join(map(_told, error.errors()))}") from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}: {error}") from None
     if not (hasattr(quantizer, "quantize") and hasattr(quantizer, "needs_calibration")):
@@ -119,8 +130,21 @@ def make_quantizer(reference: str, options: Mapping[str, Any]) -> Quantizer:
     return quantizer
 
 
+def _told(error: Mapping[str, Any]) -> str:
+    """Says what is wrong with an option, or with several together."""
+    told = str(error["msg"]).removeprefix("Value error, ")
+    return f"{'.'.join(map(str, error['loc']))} is {error['input']!r}: {told}" if error["loc"] else told
+
+
 def check_widths(quantizer: Quantizer, widths: Iterable[int]) -> None:
     """Raises ConfigError where a quantizer says that layers with so many inputs do not fit its options."""
     check = getattr(quantizer, "check_inputs", lambda inputs: None)
     for width in sorted(widths):
         check(width)
+
+
+def check_shape(quantizer: Quantizer, config: ModelConfig) -> None:
+    """Raises ConfigError where a quantizer says that a model of this shape does not fit its options."""
+    heads = config.num_attention_heads * config.head_dim
+    getattr(quantizer, "check_shape", lambda config: None)(config)
+    check_widths(quantizer, {config.hidden_size, config.intermediate_size, heads})

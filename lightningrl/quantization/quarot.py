@@ -19,83 +19,88 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lightningrl.errors import ConfigError
-from lightningrl.models.transformer import Layer, Transformer
+from lightningrl.models.transformer import Layer, ModelConfig, Transformer
 from lightningrl.quantization.folding import check_untied, fuse_norm
 from lightningrl.quantization.gptq import GPTQ
 from lightningrl.quantization.hadamard import base_order, hadamard, transposed_hadamard
 from lightningrl.quantization.inputs import Hadamard, add_steps
 from lightningrl.quantization.layerwise import LayerWalk, layer_by_layer
 from lightningrl.quantization.protocol import Calibration
-from lightningrl.quantization.uniform import UNROUNDED, Grid
+from lightningrl.quantization.uniform import Grid
+from lightningrl.quantization.values import UNROUNDED
 from lightningrl.quantization.weights_and_inputs import WeightsAndInputs
 
 
 class QuaRot(WeightsAndInputs, frozen=True, strict=True):
     """See the module and `WeightsAndInputs`. weights: how they are rounded. clip: the share of a token's range that its
-    codes cover. compat: subtract the embeddings' means, as the published code does (docs/defects.md)."""
+    codes cover. compat: as published (docs/defects.md): the embeddings' means are subtracted, and keys and values have
+    `activation_bits` over the range of a whole token, all heads together."""
 
     weights: Literal["gptq", "nearest"] = "gptq"
     clip: float = Field(default=1.0, gt=0, le=1)
-    compat: bool = False
 
     needs_calibration: ClassVar[bool] = True
 
-    def check_inputs(self, inputs: int) -> None:
-        base_order(inputs)
+    def check_shape(self, config: ModelConfig) -> None:
+        check_untied(config.tie_word_embeddings, "quarot")
+        if base_order(config.head_dim) > 1:
+            raise ConfigError(f"quarot: heads of {config.head_dim} numbers cannot be rotated: expected a power of 2")
+        for size in (config.hidden_size, config.intermediate_size, config.num_attention_heads):
+            base_order(size)
 
     def quantize(self, model: Transformer, calibration: Calibration) -> Transformer:
         """Returns the model, rotated and quantised.
 
         Raises ConfigError for shapes that cannot be rotated, or a calibration with too few rows.
         """
-        rotate_model(model, calibration.seed, subtract_means=self.compat)
-        layer_by_layer(model, calibration, self._layer)
-        self.round_attended(model, symmetric=True, rotated=self.kv_bits != UNROUNDED)
+        self.check_shape(model.config)
+        signs_H = random_signs(model, calibration.seed)
+        rotate_ends(model, signs_H, subtract_means=self.compat)
+        layer_by_layer(model, calibration, self._layer, prepare=lambda walk, layer, name: rotate_layer(layer, signs_H))
+        self.round_attended(model, symmetric=True, rotated=True, whole_tokens=self.compat)
         return model
 
     def _layer(self, walk: LayerWalk, layer: Layer, name: str) -> None:
         grid = Grid(bits=self.bits, lowest=True, search=True)
         if self.weights == "gptq" and self.bits != UNROUNDED:
-            GPTQ(bits=self.bits, group=0).quantize_layer(walk, layer, name, grid)
+            GPTQ(bits=self.bits, group=0).quantize_layer(walk, layer, f"quarot: {name}", grid)
         else:
-            self.round_layer(layer, name, grid)
+            self.round_layer(layer, f"quarot: {name}", grid)
         self.round_inputs(layer, symmetric=True, clip=self.clip)
 
 
-@torch.no_grad()
-def rotate_model(model: Transformer, seed: int, subtract_means: bool = False) -> None:
-    """Rotates a model in place; see the module. Signs are drawn by the seed, on the CPU.
-
-    Raises ConfigError for a head that is the embedding, heads whose size is no power of 2, or sizes for which there is
-    no Hadamard matrix here.
-    """
-    config, trunk = model.config, model.model
-    check_untied(model, "quarot")
-    if base_order(config.head_dim) > 1:
-        raise ConfigError(f"quarot: heads of {config.head_dim} numbers cannot be rotated: expected a power of 2")
-    for size in (config.hidden_size, config.intermediate_size, config.num_attention_heads):
-        base_order(size)
+def random_signs(model: Transformer, seed: int) -> Tensor:
+    """Returns (H,) the signs of Q, drawn by the seed, on the CPU."""
     generator = torch.Generator().manual_seed(seed)
-    signs_H = torch.randint(0, 2, (config.hidden_size,), generator=generator).to(model.device) * 2.0 - 1
+    return torch.randint(0, 2, (model.config.hidden_size,), generator=generator).to(model.device) * 2.0 - 1
+
+
+@torch.no_grad()
+def rotate_ends(model: Transformer, signs_H: Tensor, subtract_means: bool = False) -> None:
+    """Rotates embedding and head in place, in the dtype that they have."""
+    trunk = model.model
     if subtract_means:
         trunk.embed_tokens.weight.sub_(trunk.embed_tokens.weight.mean(-1, keepdim=True))
     _write(trunk.embed_tokens, rotated(trunk.embed_tokens.weight, signs_H))
     fuse_norm(trunk.norm, model.lm_head)
     _write(model.lm_head, rotated(model.lm_head.weight, signs_H))
-    for layer in trunk.layers:
-        assert isinstance(layer, Layer)
-        attention, mlp = layer.self_attn, layer.mlp
-        fuse_norm(layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj)
-        fuse_norm(layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj)
-        for linear in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
-            _write(linear, rotated(linear.weight, signs_H))
-        for linear in (attention.o_proj, mlp.down_proj):
-            _write(linear, rotated(linear.weight.T, signs_H).T)
-        _rotate_values(attention.v_proj, config.head_dim)
-        _write(attention.o_proj, hadamard(attention.o_proj.weight.float()))
-        _write(mlp.down_proj, hadamard(mlp.down_proj.weight.float()))
-        add_steps(layer, "self_attn.o_proj", [Hadamard(inner=config.head_dim)])
-        add_steps(layer, "mlp.down_proj", [Hadamard()])
+
+
+@torch.no_grad()
+def rotate_layer(layer: Layer, signs_H: Tensor) -> None:
+    """Rotates a layer in place; see the module."""
+    attention, mlp = layer.self_attn, layer.mlp
+    fuse_norm(layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj)
+    fuse_norm(layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj)
+    for linear in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
+        _write(linear, rotated(linear.weight, signs_H))
+    for linear in (attention.o_proj, mlp.down_proj):
+        _write(linear, rotated(linear.weight.T, signs_H).T)
+    _rotate_values(attention.v_proj, attention.head_dim)
+    _write(attention.o_proj, hadamard(attention.o_proj.weight.float()))
+    _write(mlp.down_proj, hadamard(mlp.down_proj.weight.float()))
+    add_steps(layer, "self_attn.o_proj", [Hadamard(inner=attention.head_dim)])
+    add_steps(layer, "mlp.down_proj", [Hadamard()])
 
 
 def rotated(x: Tensor, signs_H: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ QUANTIZERS = {
     "duquant": "lightningrl.quantization.duquant:DuQuant",
     "noise": "lightningrl.quantization.noise:RoundingNoise",
 }
-PASSES = {"rtn": 0, "noise": 0, "gptq": 5, "awq": 32, "smoothquant": 3, "quarot": 5, "duquant": 3}
+PASSES = {"rtn": 0, "noise": 0, "gptq": 5, "awq": 35, "smoothquant": 3, "quarot": 5, "duquant": 3}
 """Forwards of each layer over the calibration: a pass for each thing that is gathered, one that measures the errors. Of
-AWQ, 21 by each of its searches, most of which run only a part of the layer."""
+AWQ, 7 whole ones, and 21 by each of its searches, most of which run only a part of the layer."""
 SECOND_MOMENTS = frozenset({"gptq", "quarot"})
 """Those that sum outer products of inputs, and round column by column."""
 CALIBRATED = frozenset(QUANTIZERS) - {"rtn", "noise"}

@@ -2,55 +2,78 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import nn
 
 from lightningrl.errors import CheckpointError, ConfigError
 from lightningrl.models.transformer import Transformer
 from lightningrl.quantization.inputs import TokenGrid, add_steps
-from lightningrl.quantization.layerwise import NAMES
+from lightningrl.quantization.layerwise import inner_linears
 from lightningrl.quantization.protocol import Calibration
-from lightningrl.quantization.uniform import BITS, UNROUNDED, attach, check_group, quantize_weight
-from lightningrl.quantization.values import Bits
+from lightningrl.quantization.uniform import Grid, attach, check_group, on_grid
+from lightningrl.quantization.values import UNROUNDED, Bits
 
 
-class RoundToNearest(BaseModel, frozen=True, strict=True):
-    """The weights of linear layers, each on its own; embeddings and norms stay as they are.
+class NearestGrid(BaseModel, frozen=True, strict=True):
+    """The options of a grid for weights.
 
-    group: inputs that share a scale; 0: a whole output row. symmetric: which grid (see `quantization.uniform`). head:
-    also the matrix of the logits. activation_bits: of the inputs of the linear layers inside the transformer's layers,
-    rounded token by token on the same kind of grid, with nothing done against outliers; 16: as they are.
+    group: inputs that share a scale; 0: a whole output row. symmetric: with as many codes on both sides of 0, as of
+    `gptq` (`wide`), or the asymmetric grid. narrow: of symmetric grids the one on which the greatest weight lies, as of
+    `smoothquant`; it has a code less (see `quantization.uniform`).
     """
 
-    bits: int = Field(default=8, ge=BITS[0], le=BITS[-1])
+    bits: Bits = 8
     group: int = Field(default=0, ge=0)
     symmetric: bool = True
-    head: bool = False
-    activation_bits: Bits = UNROUNDED
+    narrow: bool = False
 
     needs_calibration: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _check_narrow(self) -> Self:
+        if self.narrow and not self.symmetric:
+            raise ValueError("narrow is true, and it is of symmetric grids: leave it out, or symmetric")
+        return self
+
+    @property
+    def grid(self) -> Grid:
+        kind = "asymmetric" if not self.symmetric else "symmetric" if self.narrow else "wide"
+        return Grid(bits=self.bits, kind=kind)
 
     def check_inputs(self, inputs: int) -> None:
         check_group(self.group, inputs)
 
+
+class RoundToNearest(NearestGrid, frozen=True, strict=True):
+    """See `NearestGrid`. head: also the matrix of the logits. activation_bits: of the inputs of the linear layers
+    inside the transformer's layers, rounded token by token over their own range, `symmetric` or not, with nothing done
+    against outliers; 16: as they are."""
+
+    head: bool = False
+    activation_bits: Bits = UNROUNDED
+
     def quantize(self, model: Transformer, calibration: Calibration) -> Transformer:
-        """Returns the model with every linear layer quantised.
+        """Returns the model with the linear layers inside its layers quantised.
 
         Raises ConfigError where `group` does not fit a layer, or where `head` is asked of a head that is the embedding,
         and CheckpointError naming a layer whose weights are not finite.
         """
         if self.head and model.config.tie_word_embeddings:
             raise ConfigError("rtn: head is true, but this model's head is tied to its embedding, which stays as it is")
-        for name, layer in model.named_modules():
-            if isinstance(layer, nn.Linear) and (self.head or layer is not model.lm_head):
-                try:
-                    attach(layer, quantize_weight(layer.weight, self.bits, self.group, self.symmetric))
-                except (ConfigError, CheckpointError) as error:
-                    raise type(error)(f"rtn: {name}: {error}") from None
+        if self.bits != UNROUNDED:
+            for name, linear in inner_linears(model):
+                self._round(linear, name)
+            if self.head:
+                self._round(model.lm_head, "lm_head")
         if self.activation_bits != UNROUNDED:
-            for number in range(len(model.model.layers)):
-                for each in NAMES:
-                    add_steps(model, f"model.layers.{number}.{each}", [TokenGrid(self.activation_bits, self.symmetric)])
+            for name, _ in inner_linears(model):
+                add_steps(model, name, [TokenGrid(self.activation_bits, self.symmetric)])
         return model
+
+    def _round(self, linear: nn.Linear, name: str) -> None:
+        try:
+            attach(linear, on_grid(linear.weight, self.grid, self.group))
+        except (ConfigError, CheckpointError) as error:
+            raise type(error)(f"rtn: {name}: {error}") from None

@@ -33,7 +33,6 @@ class SmoothQuant(WeightsAndInputs, frozen=True, strict=True):
     """
 
     alpha: float = Field(default=0.5, ge=0, le=1)
-    compat: bool = False
 
     needs_calibration: ClassVar[bool] = True
 
@@ -42,9 +41,8 @@ class SmoothQuant(WeightsAndInputs, frozen=True, strict=True):
 
         Raises CheckpointError naming a layer whose weights are not finite.
         """
-        own = self.model_copy(update={"kv_bits": self.activation_bits}) if self.compat else self
         layer_by_layer(model, calibration, self._layer, prepare=self._smooth, inputs="exact")
-        own.round_attended(model, symmetric=not self.compat, queries=self.compat)
+        self.round_attended(model, symmetric=not self.compat, queries=self.compat)
         return model
 
     def _layer(self, walk: LayerWalk, layer: Layer, name: str) -> None:

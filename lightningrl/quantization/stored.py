@@ -26,7 +26,8 @@ from lightningrl.models.transformer import Transformer
 from lightningrl.quantization.attended import attention_settings, round_attention
 from lightningrl.quantization.inputs import Step, add_steps, described, steps_of
 from lightningrl.quantization.open import QUANTIZATION
-from lightningrl.quantization.uniform import BITS, QuantizedWeight, attach, pack, quantized_of, unpack
+from lightningrl.quantization.uniform import QuantizedWeight, attach, pack, quantized_of, unpack
+from lightningrl.quantization.values import BITS
 from lightningrl.utils import files
 
 

@@ -17,7 +17,7 @@ a row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,9 +26,6 @@ from torch import Tensor, nn
 
 from lightningrl.errors import CheckpointError, ConfigError
 
-BITS = range(2, 9)
-UNROUNDED = 16
-"""The bits of what stays as it is."""
 Kind = Literal["symmetric", "asymmetric", "wide", "shifted"]
 
 
@@ -87,6 +84,14 @@ class QuantizedWeight:
         """
         return self._bits(16, self.bits)
 
+    def on_host(self) -> QuantizedWeight:
+        """Returns the same in the host's memory."""
+        order_I = None if self.order_I is None else self.order_I.cpu()
+        return replace(
+            self, codes_OI=self.codes_OI.cpu(), scale_OG=self.scale_OG.cpu(), zero_OG=self.zero_OG.cpu(),
+            order_I=order_I,
+        )  # fmt: skip
+
     def _bits(self, scale: int, zero: int) -> float:
         extra = (scale + zero * (not self.symmetric)) * self.scale_OG.numel()
         extra += 0 if self.order_I is None else 32 * len(self.order_I)
@@ -106,13 +111,6 @@ def check_group(group: int, inputs: int) -> None:
     """Raises ConfigError unless a layer's inputs divide into groups."""
     if group and inputs % group:
         raise ConfigError(f"group is {group}, but a layer has {inputs} inputs, which do not divide into such groups")
-
-
-def check_bits(bits: int) -> int:
-    """Returns the bits. Raises ValueError unless a grid has so many, or they are `UNROUNDED`."""
-    if bits not in BITS and bits != UNROUNDED:
-        raise ValueError(f"expected {BITS[0]} to {BITS[-1]} bits, or {UNROUNDED} for what is not to be quantised")
-    return bits
 
 
 def quantize_weight(weight_OI: Tensor, bits: int, group: int = 0, symmetric: bool = True) -> QuantizedWeight:
@@ -195,7 +193,7 @@ def decode(codes: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
 
 
 def attach(layer: nn.Linear, quantized: QuantizedWeight, **errors: float) -> None:
-    """Gives a layer quantised weights: their values, and the codes beside them.
+    """Gives a layer quantised weights: their values, and the codes beside them, in the host's memory.
 
     `layer.errors` says what that changed, for the record: `weight`, the squared error of the weights relative to their
     squares, and what the caller adds.
@@ -204,7 +202,7 @@ def attach(layer: nn.Linear, quantized: QuantizedWeight, **errors: float) -> Non
     values = quantized.values(weight.dtype).to(weight.device)
     layer.errors = {"weight": relative_error(values, weight.detach()), **errors}  # type: ignore[assignment]
     layer.weight = nn.Parameter(values, requires_grad=weight.requires_grad)
-    layer.quantized = quantized  # type: ignore[assignment]
+    layer.quantized = quantized.on_host()  # type: ignore[assignment]
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from lightningrl.quantization.values import UNROUNDED
 from lightningrl.report.rivals import by_appearance
 from lightningrl.report.tables import MISSING, Cell, Table, build_table, interval, number, plain
 from lightningrl.utils.numbers import shortest
@@ -21,7 +22,6 @@ STATES = {
     ("state_kl", "all"): "kl", ("state_flips", "revealed"): "flips",
 }  # fmt: skip
 """(measure, label) of a probe -> column."""
-UNROUNDED = 16
 
 
 def quantization(quantized: pd.DataFrame, probes: pd.DataFrame) -> Table:

@@ -13,6 +13,7 @@ Intervals are 95 %, over problems, which all systems of a benchmark share. Shape
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ COMPARED: tuple[tuple[str, str, Callable[..., Any]], ...] = (
 )
 """Column, the number that it compares, and how."""
 COLUMNS = (
-    "policy", "role", "benchmark", "threshold", "is_primary", *ABOUT, "effective_bits", *SUMMARY,
+    "policy", "role", "benchmark", "threshold", "is_primary", *ABOUT, "options", "effective_bits", *SUMMARY,
     *(column for name, *_ in COMPARED for column in triple(name)),
     *(column for name, *_ in COMPARED for column in triple(f"{name}_to_primary")),
     *(column for name, *_ in COMPARED for column in triple(f"{name}_beyond")),
@@ -49,12 +50,12 @@ Sampled = tuple[float, np.ndarray]
 
 def quantized(
     groups: Iterable[Group], frontier: pd.DataFrame, about: Mapping[str, Mapping[str, Any]],
-    effective_bits: Mapping[str, float],
+    effective_bits: Mapping[str, float], options: Mapping[str, str] = MappingProxyType({}),
 ) -> pd.DataFrame:  # fmt: skip
     """Returns `COLUMNS`, in the order of the evaluations; empty where no system is quantised.
 
     frontier: of the same groups. about: of each system that belongs here (`config.counterparts`). effective_bits: of
-    the systems whose weights have codes.
+    the systems whose weights have codes. options: those of each quantizer that are said, as JSON.
     """
     rows = list[dict[str, Any]]()
     known = frontier.set_index(["policy", "benchmark", "threshold"])
@@ -66,7 +67,8 @@ def quantized(
                 row = {
                     "policy": policy, "role": group.evaluations[policy].role, "benchmark": group.benchmark,
                     "threshold": threshold, "is_primary": t == group.primary(policy),
-                    **{key: here[policy][key] for key in ABOUT}, "effective_bits": effective_bits.get(policy, np.nan),
+                    **{key: here[policy][key] for key in ABOUT}, "options": options.get(policy, ""),
+                    "effective_bits": effective_bits.get(policy, np.nan),
                 }  # fmt: skip
                 row |= {name: known.loc[(policy, group.benchmark, threshold), name] for name in SUMMARY}
                 rows.append(row | compared.row(t))

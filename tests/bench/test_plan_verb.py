@@ -152,6 +152,16 @@ def test_a_target_that_there_is_not_is_answered_with_those_there_are():
     assert done.exit_code == 2 and "--ladder: found 'table99', allowed: table1, " in done.stderr
 
 
+@pytest.mark.parametrize("config", sorted(path.name for path in CONFIG.glob("*.yaml")))
+def test_every_config_that_is_shipped_has_a_plan(config, tmp_path: Path):
+    done = printed("--gpus", "8", "--out", str(tmp_path / "plan.json"), config=config)
+    assert done.exit_code == 0 and done.stdout.splitlines()[-1].endswith("GPU-hours"), done.output
+    for name, row in json.loads((tmp_path / "plan.json").read_text())["evaluations"].items():
+        [line] = [line for line in done.stdout.splitlines() if line.startswith(f"{name} ")]
+        cells = 10 if "forwards_per_response" in row else 6  # by likelihood nothing is decoded: four are blank
+        assert row["point"] is None or len(line.split()) == cells, line
+
+
 def test_the_miniature_has_a_plan_too_and_its_control_is_left_out():
     done = printed("--gpus", "1", config="config.yaml")
     assert done.exit_code == 0 and "not estimated: supervised (supervised)" in done.output

@@ -58,13 +58,14 @@ def test_probes_are_planned_where_the_config_names_them(planned):
     assert {"probe/base/gsm-mini", "probe/ours/gsm-mini"} <= set(planned().of("collect")[0].inputs)
     key = planned().stage("probe", NAME).key
     assert planned(probed_problems=2).stage("probe", NAME).key != key == planned(split="test").stage("probe", NAME).key
-    for wrong, why in (
-        (["theirs"], "probes.0: found 'theirs'"),
-        (["ours", "ours"], "probes.1: .ours. is listed twice"),
-        (["base"], "found only base"),
+    assert [stage.name for stage in planned(probes=["base"]).of("probe")] == [NAME], "where it is evaluated"
+    for wrong, why, validation in (
+        (["theirs"], "probes.0: found 'theirs'", 4),
+        (["ours", "ours"], "probes.1: .ours. is listed twice", 4),
+        (["base"], "found only base; .*or give a benchmark validation problems", 0),
     ):
         with pytest.raises(ValueError, match=why):
-            planned(probes=wrong)
+            planned(probes=wrong, validation=validation)
 
 
 def test_a_probe_counts_the_tokens_of_the_same_answers_as_an_evaluation_of_the_validation_split(planned):

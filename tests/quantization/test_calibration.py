@@ -22,9 +22,14 @@ WAYS = [
     (FULL, {"schedule": "full_sequence", "schedule_options": {"block_size": 4}}),
     (FULL, {"schedule": "dual_cache", "schedule_options": {"block_size": 4}}),
     (DREAM, {"schedule": "prefix_cache", "schedule_options": {"block_size": 4}}),
+    ({}, {"schedule": "block_buffer", "schedule_options": {"buffer_size": 2}}),
+    (FULL, {"schedule": "multi_block", "schedule_options": {"block_size": 4, "cache_delay_iter": 1}}),
+    ({"logit_shift": True}, {"schedule": "sub_block", "schedule_options": {"sub_block": 2, "caches_block": True}}),
     ({"attention": "causal", "logit_shift": True, "qk_norm": False, "block_size": 1, "mask_token_id": -1},
      {"preset": "autoregressive"}),
 ]  # fmt: skip
+
+WAY_NAMES = [words.get("schedule", words.get("preset")) for _, words in WAYS]
 
 
 def policy(threshold=0.3, **words):
@@ -41,7 +46,7 @@ def states(model, tokens=10**6, count=5, **words):
     return visited(model, decoder, requests_of([5, 8, 3, 6, 9][:count], 12), policy(**words), tokens)
 
 
-@pytest.mark.parametrize(("shape", "words"), WAYS, ids=lambda each: str(each.get("schedule", each.get("preset", ""))))
+@pytest.mark.parametrize(("shape", "words"), WAYS, ids=WAY_NAMES)
 @torch.no_grad()
 def test_a_walk_sees_what_the_decoders_forwards_saw(shape, words):
     """The inputs of every linear layer, bit for bit, whatever the cache keeps."""
@@ -64,18 +69,55 @@ def test_a_walk_sees_what_the_decoders_forwards_saw(shape, words):
         assert all(torch.equal(one, other) for one, other in zip(seen[name], walked[name], strict=True)), name
 
 
-def test_a_canvas_without_a_cache_is_thinned_evenly_and_one_with_a_cache_by_problems():
+def test_a_canvas_without_a_cache_is_thinned_evenly_row_by_row():
     model = tiny_model(2, **FULL)
     words = {"schedule": "full_sequence", "schedule_options": {"block_size": 4}}
     whole, some = states(model, **words), states(model, tokens=200, **words)
-    assert whole.tokens > 400 and 60 < some.tokens <= 200
-    places = [next(n for n, each in enumerate(whole.forwards) if np.array_equal(each.ids_N, one.ids_N))
-              for one in some.forwards]  # fmt: skip
-    assert places == sorted(places) and places[-1] > len(whole.forwards) / 2
-    block = tiny_model(2)
-    many = requests_of([5] * 40, 12)
-    found = visited(block, BlockDecoder(block, [1]), many, policy(), 300)
-    assert 300 <= found.tokens < 1.2 * visited(block, BlockDecoder(block, [1]), many[:16], policy(), 10**6).tokens
+    assert whole.tokens > 400 and 100 < some.tokens <= 200
+    rows = [row_of(forward, row) for forward in whole.forwards for row in range(count_rows(forward))]
+    kept = [row_of(forward, row) for forward in some.forwards for row in range(count_rows(forward))]
+    places = [rows.index(each) for each in kept]
+    assert places == sorted(places) and places[-1] > len(rows) / 2 and len(kept) > 5
+    few = states(model, tokens=1, **words)
+    assert [count_rows(forward) for forward in few.forwards] == [1], "one at least"
+
+
+def count_rows(forward):
+    return sum(span.rows for span in forward.spans)
+
+
+def row_of(forward, row):
+    """A row's tokens, positions, places in the cache and keys in sight, and which of it may be and are revealed."""
+    first = 0
+    for span in forward.spans:
+        if row < span.rows:
+            break
+        row, first = row - span.rows, first + span.rows * span.queries
+    own = np.arange(first + row * span.queries, first + (row + 1) * span.queries)
+    opened = {int(at) - int(own[0]): bool(is_revealed) for at, is_revealed in zip(*forward.opened, strict=True)
+              if at in own}  # fmt: skip
+    hidden = None if span.hidden_GQT is None else span.hidden_GQT[row].tolist()
+    return (forward.ids_N[own].tolist(), span.positions_GQ[row].tolist(), span.slots_GQ[row].tolist(),
+            span.pages_GP[row].tolist(), hidden, span.kv_tokens, opened)  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "words"), WAYS, ids=WAY_NAMES)
+def test_there_are_never_more_tokens_than_were_asked_for(shape, words):
+    """Whole problems where forwards see what others kept; of a first problem that is too long its beginning."""
+    model, given = tiny_model(2, **shape), requests_of([5] * 20, 12)
+    asked, counts = [], []
+    decoder = BlockDecoder(model, [1])
+    one = visited(model, decoder, given[:1], policy(**words), 10**6).tokens
+    for tokens in (one // 3, one + 3, 3 * one, 10 * one):
+        told = []
+        found = visited(model, decoder, given, policy(**words), tokens, sequences=given, report=told.append)
+        assert 0 < found.tokens <= tokens, tokens
+        asked.append(len(found.sequences))
+        counts.append(found.tokens)
+        assert f"{asked[-1]} of 20 problems" in told[0]
+    stands_alone = words.get("schedule") in ("full_sequence", "recompute")
+    assert (asked == [20] * 4) == stands_alone and counts == sorted(counts)
+    assert stands_alone or asked[0] == 1 <= asked[1] < asked[2] < asked[3] < 20
 
 
 def sequences(count=4):
@@ -113,6 +155,39 @@ def test_random_masks_are_of_answers_only_and_keyed(attention):
         assert isinstance(each, Forward) and (each.positions_N[each.ids_N == MASK_ID] >= 5).all()
     with pytest.raises(ConfigError, match="no mask token"):
         random(tiny_model(1, mask_token_id=-1).config, sequences(), 100)
+
+
+@pytest.mark.parametrize("attention", ["block_causal", "full"])
+def test_rates_of_random_masks_are_uniform(attention):
+    """Of 80 answers of a block of 48: their shares are spread from 0 to 1 as evenly as drawn rates are."""
+    model, draw = tiny_model(1, attention=attention, block_size=48), np.random.default_rng(0)
+    given = [CalibrationSequence(draw.integers(0, MASK_ID, 48), draw.integers(0, MASK_ID, 48)) for _ in range(80)]
+    found = [each for each in random(model.config, given, 10**6).forwards if (each.ids_N == MASK_ID).any()]
+    shares = np.sort([(each.ids_N[-48:] == MASK_ID).mean() for each in found])
+    assert 75 <= len(found) <= 80
+    assert np.abs(shares - np.linspace(0, 1, len(shares))).max() < 0.2, "Kolmogorov's distance at one in a thousand"
+
+
+@torch.no_grad()
+def test_each_masked_block_sees_a_clean_past():
+    """Against a dense forward over the clean tokens before the block and the block as it is masked."""
+    model, given, starts = tiny_model(1), sequences(), set()
+    found = random(model.config, given, 10**6)
+    walk = LayerWalk(model, found)
+    for layer in model.model.layers:
+        walk.hidden = walk.outputs(layer)
+    clean_ids, number = np.zeros(0), -1
+    for each, hidden in zip(found.forwards, walk.hidden, strict=True):
+        first, end = int(each.positions_N[0]), int(each.positions_N[-1]) + 1
+        if not first and not (each.ids_N == MASK_ID).any():
+            number += 1
+            clean_ids = np.concatenate([given[number].prompt_ids, given[number].response_ids])
+            assert np.array_equal(each.ids_N, clean_ids)
+        ids = torch.from_numpy(np.concatenate([clean_ids[:first], each.ids_N]))[None]
+        exact = model.hidden(ids, torch.arange(end)[None], Masked(dense_block_mask(end, 4)))
+        torch.testing.assert_close(model.model.norm(hidden), exact[:, first:], rtol=1e-4, atol=1e-5)
+        starts.add((number, first))
+    assert starts >= {(number, first) for number in range(4) for first in (0, 8, 12)}
 
 
 def test_moments_are_sums_over_every_computed_position():

@@ -9,9 +9,11 @@ import torch
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from safetensors.torch import load_file, save_file
 
+from lightningrl.config.base import Base
 from lightningrl.errors import CheckpointError, ConfigError
 from lightningrl.inference.llm import LLM
 from lightningrl.models.checkpoint import load_model
+from lightningrl.pipeline.stages import checkpoint, fitting
 from lightningrl.quantization.open import open_model
 from lightningrl.quantization.protocol import Calibration
 from lightningrl.quantization.rtn import RoundToNearest
@@ -147,3 +149,53 @@ def test_inputs_on_grids_are_refused(tmp_path):
     save_quantized(model, folder, {})
     with pytest.raises(ConfigError, match="inputs are changed when they are computed"):
         write(folder, tmp_path / "engines")
+
+
+def groups(weights, targets=("Linear",)):
+    return {"config_groups": {"group_0": {"targets": targets and list(targets), "weights": weights}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (groups({"num_bits": 4}, targets=None), r"group_0\.targets is None, expected a list"),
+        (groups({"num_bits": 4}, targets=["re:(["]), r"targets has 're:\(\[', no regular expression"),
+        (groups([4]), "weights is .*expected keys"),
+        (groups({"num_bits": "4"}), "weights is .*expected keys"),
+        (groups({"num_bits": 4.0}), "weights is .*expected keys"),
+        (groups(None), "pack-quantized of None bits"),
+        ({"config_groups": [{"targets": ["Linear"]}]}, "config_groups is .*expected groups by name"),
+        ({"config_groups": {"group_0": ["Linear"]}}, "expected groups by name"),
+        ({"ignore": ["re:["]}, r"ignore has 're:\[', no regular expression"),
+        ({"ignore": "lm_head"}, "ignore is 'lm_head', expected a list"),
+        ({"ignore": [4]}, "expected a list of names"),
+        ({"format": None}, "is None of 4 bits"),
+    ],
+)
+def test_a_quantization_config_that_is_damaged_is_named(tmp_path, change, message):
+    folder, _ = quantised(tmp_path, bits=4, group=8)
+    about = write(folder, tmp_path / "engines")
+    config = json.loads((tmp_path / "engines" / "config.json").read_text())
+    (tmp_path / "engines" / "config.json").write_text(json.dumps(config | {"quantization_config": about | change}))
+    with pytest.raises(CheckpointError, match=message):
+        open_model(tmp_path / "engines")
+
+
+@pytest.mark.parametrize("index", ["{", "{}", '{"weight_map": ["model.safetensors"]}', "[]"])
+def test_an_index_that_is_damaged_is_named(tmp_path, index):
+    folder, _ = quantised(tmp_path, bits=4, group=8)
+    write(folder, tmp_path / "engines")
+    (tmp_path / "engines" / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(CheckpointError, match=r"index\.json is damaged.*Restore"):
+        open_model(tmp_path / "engines")
+
+
+def test_an_experiments_checkpoints_are_plain_ones_and_a_folder_with_codes_says_so(tmp_path):
+    folder, _ = quantised(tmp_path, bits=4, group=8)
+    write(folder, tmp_path / "engines")
+    for each in (folder, tmp_path / "engines"):
+        base = Base(checkpoint=str(each), block_size=4, mask_token_id=23)
+        with pytest.raises(CheckpointError, match="is quantised, and `base` and `checkpoints` take plain weights"):
+            checkpoint.check(each, base)
+        with pytest.raises(CheckpointError, match=r"base\.checkpoint: .*is quantised"):
+            fitting._inspected(base, "base")

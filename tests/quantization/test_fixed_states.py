@@ -2,61 +2,74 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from fixtures.naive import Masked
 from fixtures.tiny import MASK_ID, requests_of, tiny_model
+from test_calibration import WAY_NAMES, WAYS, policy
 
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.inference.policy import policy_of
+from lightningrl.quantization import fixed_states
 from lightningrl.quantization.calibration import clean, random, visited
 from lightningrl.quantization.fixed_states import moved
-from lightningrl.quantization.outliers import SURFACE, outliers
-from lightningrl.quantization.protocol import Calibration, CalibrationSequence, make_quantizer
+from lightningrl.quantization.protocol import Calibration, CalibrationSequence, Opened, make_quantizer
 from lightningrl.quantization.registry import QUANTIZERS
 
 THRESHOLD = 0.3
 FULL = {"attention": "full", "qk_norm": False}
 
 
-class Seen:
-    """An observer of the decode that the states are recorded from."""
+class Watched(BlockDecoder):
+    """A decoder that keeps what its observer is told."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.chosen, self.confidence = [], []
+
+    def decode(self, requests, policy, observer):
+        self.observer = observer
+        return super().decode(requests, policy, self)
 
     alternatives = 0
-
-    def __init__(self):
-        self.chosen, self.confidence = [], []
 
     def observe(self, seen):
         self.chosen.append(seen.chosen_n.copy())
         self.confidence.append(np.exp(seen.logp_n.astype(float)))
+        self.observer.observe(seen)
 
 
-class Watched(BlockDecoder):
-    def decode(self, requests, policy):
-        self.seen = Seen()
-        return super().decode(requests, policy, self.seen)
-
-
-def quantized(options):
-    return make_quantizer(QUANTIZERS["rtn"], options).quantize(tiny_model(3), Calibration())
-
-
-@pytest.mark.parametrize("schedule", ["fused", "separate"])
-def test_on_its_own_states_a_model_says_what_its_decoder_saw(schedule):
-    model, policy = tiny_model(3), policy_of(parameter=THRESHOLD, schedule=schedule)
-    decoder = Watched(model, [1])
-    found = visited(model, decoder, requests_of([5] * 6, 12, vocab=MASK_ID), policy, 10**6)
-    chosen, confidence = (np.concatenate(each) for each in (decoder.seen.chosen, decoder.seen.confidence))
-    how = moved(model, tiny_model(3), found, THRESHOLD)
+@pytest.mark.parametrize(("shape", "words"), WAYS, ids=WAY_NAMES)
+def test_on_its_own_states_a_model_says_what_its_decoder_saw(shape, words, monkeypatch):
+    """Of every schedule the positions that it might reveal and those that it did; few are looked at at once."""
+    model, decoder = tiny_model(3, **shape), Watched(tiny_model(3, **shape), [1])
+    given = requests_of([5] * 6, 12, vocab=MASK_ID)
+    found = visited(decoder.model, decoder, given, policy(THRESHOLD, **words), 10**6)
+    chosen, confidence = (np.concatenate(each) for each in (decoder.chosen, decoder.confidence))
+    how = moved(model, tiny_model(3, **shape), found, THRESHOLD)
     assert how is not None
     assert how.positions == len(chosen) and how.revealed == chosen.sum() > 6
     assert how.kl == pytest.approx(0, abs=1e-9) and how.flips == how.flips_all == 0
     assert how.confidence[0] == how.confidence[1] == pytest.approx(confidence.mean(), rel=1e-5)
     assert how.over_threshold[0] == pytest.approx((confidence > THRESHOLD).mean())
-    worse = [moved(model, quantized({"bits": bits}), found, THRESHOLD) for bits in (8, 4, 2)]
+    worse = [
+        moved(model, make_quantizer(QUANTIZERS["rtn"], {"bits": bits}).quantize(tiny_model(3, **shape), Calibration()),
+              found, THRESHOLD) for bits in (8, 4, 2)
+    ]  # fmt: skip
     assert 0 < worse[0].kl < worse[1].kl < worse[2].kl and worse[2].flips > 0
+    whole, sizes = model.log_probs, []
+
+    def noted(hidden):
+        sizes.append(len(hidden))
+        return whole(hidden)
+
+    monkeypatch.setattr(model, "log_probs", noted)
+    monkeypatch.setattr(fixed_states, "CHUNK_LOGITS", 3 * model.config.vocab_size)
+    other = make_quantizer(QUANTIZERS["rtn"], {"bits": 2}).quantize(tiny_model(3, **shape), Calibration())
+    assert np.allclose(np.hstack(moved(model, other, found, THRESHOLD)), np.hstack(worse[2]), rtol=1e-9)
+    assert max(sizes) <= 3 and sum(sizes) == how.positions
 
 
 @pytest.mark.parametrize("shift", [False, True])
@@ -66,46 +79,21 @@ def test_the_divergence_is_that_of_whole_forwards(shift):
     make_quantizer(QUANTIZERS["rtn"], {"bits": 3}).quantize(other, Calibration())
     draw = np.random.default_rng(0)
     answers = [CalibrationSequence(draw.integers(2, MASK_ID, 5), draw.integers(2, MASK_ID, 11)) for _ in range(4)]
-    found = random(model.config, answers, 10**6)
-    gaps, sure = [], []
-    for forward in found.forwards:
+    drawn = random(model.config, answers, 10**6)
+    gaps, sure, forwards = [], [], []
+    for forward in drawn.forwards:
         ids, at = torch.from_numpy(forward.ids_N)[None], np.flatnonzero(forward.ids_N == MASK_ID)
         everything = Masked(torch.ones(len(forward.ids_N), len(forward.ids_N), dtype=torch.bool))
         p, q = (
             each.log_probs(each.hidden(ids, torch.arange(ids.shape[1])[None], everything))[0, at - shift].double()
             for each in (model, other)
         )
+        opened = Opened(at - shift, np.arange(len(at)) % 2 == 0)
+        forwards.append(replace(forward, opened=opened))
         gaps += torch.nn.functional.kl_div(q[:, :MASK_ID], p[:, :MASK_ID], reduction="none", log_target=True).sum(1)
         sure += p.exp().amax(1)
-    how = moved(model, other, found, THRESHOLD)
-    assert how.positions == len(gaps) > 4
+    how = moved(model, other, replace(drawn, forwards=forwards), THRESHOLD)
+    assert how.positions == len(gaps) > 4 and how.revealed < how.positions
     assert how.kl == pytest.approx(float(np.mean(gaps)), rel=1e-4)
     assert how.confidence[0] == pytest.approx(float(np.mean(sure)), rel=1e-5)
     assert moved(model, other, clean(model.config, answers, 10**6), THRESHOLD) is None
-
-
-@torch.no_grad()
-def test_a_planted_outlier_is_found_where_it_is_and_of_its_size():
-    model = tiny_model(3)
-    mlp = model.model.layers[1].mlp
-    mlp.up_proj.weight[7] *= 1000  # the input 7 of down_proj in layer 1
-    found = visited(model, BlockDecoder(model, [1]), requests_of([5] * 6, 12, vocab=MASK_ID),
-                    policy_of(parameter=THRESHOLD), 10**6)  # fmt: skip
-    measures = list(outliers(model, found))
-    by_name = {(each.measure, each.label): each for each in measures}
-    ratio = {label: each.value for (measure, label), each in by_name.items() if measure == "outlier_token_ratio"}
-    assert max(ratio, key=ratio.__getitem__).startswith("1.mlp.down_proj") and ratio["1.mlp.down_proj all"] > 100
-    assert by_name["outlier_massive_share", "1.mlp.down_proj all"].value > 0.5
-    assert by_name["outlier_normal_channels", "1.mlp.down_proj all"].value == pytest.approx(
-        1 / mlp.down_proj.in_features
-    )
-    assert by_name["outlier_channel_ratio", "1.mlp.down_proj all"].value > 100 > ratio["0.mlp.down_proj all"]
-    kinds = [by_name["outlier_kurtosis", f"0.self_attn.q_proj {kind}"].count for kind in ("masked", "clear", "all")]
-    assert kinds[0] + kinds[1] == kinds[2] == found.tokens and min(kinds) > 0
-    surface = [each for each in measures if each.measure.startswith("surface ")]
-    assert {each.measure for each in surface} == {"surface 1.mlp.down_proj"}
-    runs = min(SURFACE[1], mlp.down_proj.in_features)
-    assert len(surface) == SURFACE[0] * runs
-    highest = max(surface, key=lambda each: each.value).label.split()
-    assert int(highest[2]) == 7 * runs // mlp.down_proj.in_features
-    assert not [each for each in outliers(model, found, surface=False) if each.measure.startswith("surface ")]

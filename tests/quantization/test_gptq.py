@@ -13,6 +13,7 @@ from lightningrl.errors import ConfigError
 from lightningrl.models.checkpoint import load_model
 from lightningrl.quantization.calibration import clean
 from lightningrl.quantization.gptq import GPTQ, gptq
+from lightningrl.quantization.layerwise import GROUPS, LayerWalk, grams
 from lightningrl.quantization.open import open_model
 from lightningrl.quantization.protocol import CalibrationSequence, make_quantizer
 from lightningrl.quantization.stored import save_quantized
@@ -145,6 +146,24 @@ def test_of_a_model_its_outputs_are_nearer_than_by_rounding_in_every_layer(optio
     assert all(0 < each["output"] < 0.5 and 0 < each["weight"] < 0.5 for each in errors.values())
     again = GPTQ(bits=3, group=8, symmetric=False, **options).quantize(tiny_model(3), visited_states(tiny_model(3)))
     assert all(torch.equal(one, other) for one, other in zip(found.parameters(), again.parameters(), strict=True))
+
+
+@torch.no_grad()
+def test_each_group_is_rounded_for_the_inputs_that_the_rounded_ones_before_it_leave():
+    """In the order of the forward: a group's inputs in the quantised layer are those that its codes were found for."""
+    exact, found = tiny_model(3), tiny_model(3)
+    quantizer, states = GPTQ(bits=3, group=8), visited_states(tiny_model(3))
+    quantizer.quantize(found, states)
+    walk, layer = LayerWalk(found, states), found.model.layers[0]
+    moments = grams(walk, layer, GROUPS)
+    for names in GROUPS:
+        for name in names:
+            weight = exact.model.layers[0].get_submodule(name).weight
+            again = gptq(weight, moments[names[0]].hessian_II, quantizer.grid, 8)
+            assert torch.equal(again.codes_OI, quantized_of(layer.get_submodule(name)).codes_OI), name
+            plain = grams(LayerWalk(exact, states), exact.model.layers[0], [names])[names[0]]
+            is_first = names == GROUPS[0]
+            assert torch.allclose(plain.sum_II, moments[names[0]].sum_II, rtol=1e-3) == is_first, name
 
 
 def test_sixteen_bits_change_nothing_and_what_does_not_fit_is_refused():

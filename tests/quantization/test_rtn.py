@@ -7,17 +7,21 @@ import torch
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.naive import Masked, dense_block_mask
 from fixtures.tiny import tiny_model
+from official_quantizers import CASES, TENSORS, W, X
 from torch import nn
 
 from lightningrl.errors import CheckpointError, ConfigError
 from lightningrl.inference.llm import LLM
 from lightningrl.models.checkpoint import load_model
+from lightningrl.quantization.inputs import TokenGrid
+from lightningrl.quantization.layerwise import inner_linears
 from lightningrl.quantization.open import QUANTIZATION, open_model
 from lightningrl.quantization.protocol import Calibration, make_quantizer
+from lightningrl.quantization.registry import QUANTIZERS
 from lightningrl.quantization.stored import save_quantized
-from lightningrl.quantization.uniform import quantized_of
+from lightningrl.quantization.uniform import on_grid, quantized_of, relative_error
 
-RTN = "lightningrl.quantization.rtn:RoundToNearest"
+RTN, GPTQ = QUANTIZERS["rtn"], QUANTIZERS["gptq"]
 UP = "model.layers.0.mlp.up_proj.weight"
 
 
@@ -50,6 +54,60 @@ def test_linear_layers_are_quantised_and_nothing_else(plain):
     changed = {name for name, weight in after.state_dict().items() if not torch.equal(weight, weights[name])}
     assert changed == {name for name in weights if name.endswith("_proj.weight")}
     assert quantized_of(quantized(plain, head=True).lm_head) is not None
+
+
+@pytest.mark.parametrize("name", [name for name in CASES["rtn_gptq"] if "mse" not in name])
+def test_its_grids_are_the_official_ones(name):
+    """Those of GPTQ's code, symmetric and asymmetric, which `gptq` has as well by the same options."""
+    _, bits, kind, group = name.split(".")
+    options = {"bits": int(bits[1:]), "symmetric": kind == "sym", "group": max(0, int(group[1:]))}
+    quantizer = make_quantizer(RTN, options)
+    assert quantizer.grid == make_quantizer(GPTQ, options).grid
+    found = on_grid(W, quantizer.grid, quantizer.group)
+    for part, mine in {"scale": found.scale_OG, "codes": found.codes_OI, "zero": found.zero_OG}.items():
+        if f"{name}.{part}" in TENSORS:
+            torch.testing.assert_close(mine, TENSORS[f"{name}.{part}"], rtol=1e-6, atol=0)
+    error = found.values() - W
+    assert float(error.square().mean()) == pytest.approx(CASES["rtn_gptq"][name]["mse"], rel=1e-4)
+    assert float((error @ X.T).square().mean()) == pytest.approx(CASES["rtn_gptq"][name]["out_mse"], rel=1e-3)
+
+
+def test_two_bits_have_four_values_unless_the_grid_is_narrow():
+    """Of Gaussian weights in groups of 128: four values err by .30 in squares, three by .59."""
+    weight = torch.randn(256, 128, generator=torch.Generator().manual_seed(0))
+    errors = [
+        relative_error(on_grid(weight, make_quantizer(RTN, {"bits": 2, "narrow": narrow}).grid).values(), weight)
+        for narrow in (False, True)
+    ]
+    assert errors == pytest.approx([0.30, 0.59], abs=0.03)
+
+
+@torch.no_grad()
+def test_sixteen_bits_are_what_was_there_and_inputs_may_be_rounded_alone(plain, tmp_path):
+    exact = load_model(plain)
+    for name in ("rtn", "noise"):
+        model = make_quantizer(QUANTIZERS[name], {"bits": 16}).quantize(load_model(plain), Calibration())
+        assert all(torch.equal(each, exact.state_dict()[key]) for key, each in model.state_dict().items())
+        assert not any(quantized_of(layer) for layer in model.modules())
+    folder, model = saved(plain, tmp_path / "a4", bits=16, activation_bits=4)
+    again = open_model(folder)
+    x = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    layers = [each.model.layers[1].mlp.gate_proj for each in (exact, model, again)]
+    assert all(torch.equal(layers[0].weight, layer.weight) for layer in layers)
+    expected = torch.nn.functional.linear(TokenGrid(4)(x), layers[0].weight)
+    assert torch.equal(layers[1](x), expected) and torch.equal(layers[2](x), expected)
+    assert not torch.allclose(layers[0](x), expected, atol=1e-3)
+
+
+def test_a_planner_is_no_layer_of_the_transformer():
+    """`rtn` and `noise` change what the methods that look at data change."""
+    for name in ("rtn", "noise"):
+        model = tiny_model(0)
+        model.add_planner(torch.Generator().manual_seed(0))
+        before = {key: each.clone() for key, each in model.state_dict().items()}
+        make_quantizer(QUANTIZERS[name], {"bits": 3}).quantize(model, Calibration())
+        changed = {key for key, each in model.state_dict().items() if not torch.equal(each, before[key])}
+        assert changed == {f"{linear}.weight" for linear, _ in inner_linears(model)} and len(changed) == 14
 
 
 def test_a_head_that_is_the_embedding_is_left_alone():
@@ -130,8 +188,10 @@ def test_what_is_damaged_is_named_and_what_was_changed_since_is_not_saved(plain,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bit": 4}, "RoundToNearest has no option 'bit'; its options are bits, group, symmetric, head"),
-        ({"bits": 1}, "bits is 1: .*greater than or equal to 2"),
+        ({"bit": 4}, "RoundToNearest has no option 'bit'; its options are bits, group, symmetric, narrow, head"),
+        ({"bits": 1}, "bits is 1: expected 2 to 8 bits, or 16"),
+        ({"bits": 9, "symmetric": False}, "bits is 9: expected 2 to 8 bits, or 16"),
+        ({"narrow": True, "symmetric": False}, "RoundToNearest: narrow is true, and it is of symmetric grids"),
         ({"bits": 4.0}, r"bits is 4\.0"),
         ({"group": -1}, "group is -1"),
         ({"group": 7}, r"rtn: model\.layers\.0\.self_attn\.q_proj: group is 7"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,9 @@ def about():
 
 @pytest.fixture(scope="module")
 def table(grouped, about):
-    return quantized(grouped, collect(grouped, "toy").frontier, about, {"rl-w3": 3.59})
+    said = {name: json.dumps({"bits": each["bits"]}) for name, each in about.items() if each["quantizer"]}
+    said["base-w3-clean"] = json.dumps({"bits": 3, "compat": True})
+    return quantized(grouped, collect(grouped, "toy").frontier, about, {"rl-w3": 3.59}, said)
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +146,5 @@ def test_figures_are_drawn_of_what_they_are_about(draw, takes, table, probes, tm
         assert set(shown["policy"]) == {"base", "rl"}
     else:
         assert ("w3-clean" in set(shown["setting"])) == (draw is calibrations)
+        if draw is calibrations:  # the base's with other options is no other calibration of the same
+            assert set(shown["policy"]) == {"rl-w3", "rl-w3-clean"}

@@ -1,5 +1,5 @@
-"""config/quantization-paper.yaml from data to its tables, with random checkpoints of a few thousand weights and a
-handful of rows: every family, every setting, every task. Its numbers mean nothing."""
+"""config/quantization-paper.yaml from data to its tables and figures, with random checkpoints of a few thousand weights
+and a handful of rows: every family, every setting, every task. Its numbers mean nothing."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from lightningrl.inference.likelihood import encode_continuation, log_likelihood
 from lightningrl.inference.llm import LLM
 from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.plan import plan
+from lightningrl.quantization.protocol import make_quantizer
+from lightningrl.quantization.registry import QUANTIZERS
 
 ROOT = PACKAGE.parent
 CONFIG = ROOT / "config" / "quantization-paper.yaml"
@@ -32,7 +34,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 CHOICES = ("piqa", "winogrande", "arc-easy", "arc-challenge", "hellaswag", "mmlu")
 EVERY = ("base", "llada-instruct", "dream")
-"""Policies that are evaluated on every benchmark; all others on two, because stages cost time."""
+"""Policies that are evaluated on every benchmark and have every setting; others on one or two, as stages cost time."""
+FEW = ("base", "llada-instruct", "lightningrl-math")
+"""The policies of entries that name several."""
 
 
 def small(tree: dict, folder: Path) -> dict:
@@ -50,13 +54,17 @@ def small(tree: dict, folder: Path) -> dict:
     for benchmark in tree["benchmarks"]:
         splits = ("train", "validation") if benchmark["name"] not in ("humaneval", *CHOICES) else ()
         benchmark |= {"name": f"small-{benchmark['name']}", "test": 1, "max_new_tokens": 4} | dict.fromkeys(splits, 0)
-    tree["benchmarks"][0]["train"] = 3
+    tree["benchmarks"][0] |= {"train": 3, "validation": 1}
     for policy in tree["checkpoints"]:
         if "evaluate_on" in policy:
             policy["evaluate_on"] = [f"small-{name}" for name in policy["evaluate_on"]][:2]
     for system in tree["systems"]:
+        if "policies" in system:
+            system["policies"] = [policy for policy in system["policies"] if policy in FEW]
         if system["name"] not in EVERY:
-            system["evaluate_on"] = ["small-gsm8k", "small-piqa"] if "policy" not in system else ["small-arc-easy"]
+            system["evaluate_on"] = ["small-gsm8k"] if "quantizer" in system else ["small-gsm8k", "small-piqa"]
+        if system.get("policies") == ["lightningrl-math"]:
+            system["evaluate_on"] = ["small-math500"]
         if quantizer := system.get("quantizer"):
             sized = {"group": 8} if quantizer.get("group") else {"block": 8} if quantizer["name"] == "duquant" else {}
             system["quantizer"] = quantizer | sized
@@ -87,11 +95,49 @@ def stage(folder: Path, name: str) -> Path:
 def test_every_setting_of_every_model_has_a_row_and_every_published_number_a_line(folder: Path) -> None:
     tables = folder / "results" / "quantization-paper" / "latest" / "tables"
     main = pd.read_csv(tables / "main.csv")
-    known = yaml.safe_load(CONFIG.read_text())
-    assert {each["name"] for each in known["systems"]} <= set(main["policy"])
+    known, systems = yaml.safe_load(CONFIG.read_text()), load(folder / "small.yaml").all_systems()
+    assert {each.name for each in systems} == set(main["policy"]) and len(systems) > 75
     assert set(main[main["policy"] == "base"]["benchmark"]) == {f"small-{b['name']}" for b in known["benchmarks"]}
     published = pd.read_csv(tables / "published_quantization.csv")
     assert len(published) == 15 and "Dream-7B-Instruct GPTQ" in set(published["row"])
+
+
+def test_every_setting_is_compared_with_its_float_weights_on_their_states(folder: Path) -> None:
+    latest = folder / "results" / "quantization-paper" / "latest"
+    table = pd.read_csv(latest / "tables" / "quantization.csv")
+    here = table[(table["benchmark"] == "small-gsm8k") & (table["setting"] != "float")].set_index("policy")
+    assert not here[["kl", "accuracy_difference", "tpf_ratio"]].isna().any(axis=None) and len(here) > 65
+    for policy in EVERY:
+        kl = here.loc[[f"{policy}-w{bits}" for bits in (8, 4, 3, 2)], "kl"].tolist()
+        assert 0 < kl[0] < kl[1] < kl[2] < kl[3]
+    assert here.loc["llada-instruct-w4a4-quarot-published", "kv_bits"] == 4
+    assert (latest / "tables" / "bought_back.csv").is_file()
+    for figure in ("bits", "outliers", "surface", "calibrations"):
+        assert (latest / "figures" / f"{figure}.png").stat().st_size > 5000
+
+
+def test_what_stands_for_a_published_row_is_made_as_published() -> None:
+    """By the published variant on clean text; and settings are compared on one grid."""
+    systems = {each.name: each for each in load(CONFIG).all_systems()}
+    rows = {name: each for name, each in systems.items() if each.published and each.quantizer}
+    assert len(rows) == 8 and all(name.endswith("-published") for name in rows)
+    for name, each in rows.items():
+        options = each.quantizer.options
+        assert each.quantizer.calibration.source == "clean", name
+        assert options.get("compat", False) == name.startswith("llada")  # on Dream no name is missed
+        assert options.get("kv_bits", 4) == 4 and options.get("symmetric", True)
+    for policy in ("base", "llada-base", "dream"):
+        nearest, gptq, noise = (
+            make_quantizer(QUANTIZERS[each.name], each.options)
+            for each in (systems[f"{policy}-{name}"].quantizer for name in ("w2", "w2-gptq", "noise-w2"))
+        )
+        assert nearest.grid == gptq.grid == noise.grid and nearest.group == gptq.group == noise.group == 128
+    paper, miniature = (
+        {each.name.removeprefix("base-"): each.quantizer.name for each in load(path).all_systems()
+         if each.policy == "base" and each.quantizer}
+        for path in (CONFIG, CONFIG.with_name("quantization.yaml"))
+    )  # fmt: skip
+    assert miniature.items() <= paper.items()
 
 
 @pytest.mark.parametrize("policy", EVERY)

@@ -20,6 +20,7 @@ from lightningrl.models.config_file import family_named
 from lightningrl.models.hub import ADAPTER, Found, find
 from lightningrl.models.transformer import Transformer
 from lightningrl.pipeline.stages.context import StageContext
+from lightningrl.quantization.open import check_plain
 from lightningrl.tokenization import check_mask, load_tokenizer
 from lightningrl.utils import files
 from lightningrl.utils.registry import resolve
@@ -70,6 +71,7 @@ def check(folder: Path, base: Base) -> dict[str, Any]:
 
     Read are config.json, the tokenizer and the headers of the weights' files.
     """
+    check_plain(folder)
     model, stored = inspect_model(folder, block_size=base.block_size, mask_token_id=base.mask_token_id)
     tokenizer = load_tokenizer(folder)
     if tokenizer.mask_token_id not in (None, model.config.mask_token_id):

@@ -10,6 +10,7 @@ always written, with their headers where an experiment has nothing for them. The
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def run(context: StageContext) -> None:
         "steps": series.steps(benchmarks),
         "speed": series.speeds(_speeds(context)),
         "probes": _probes(context),
-        "quantized": quantized(benchmarks, tables.frontier, config["counterparts"], dict(_effective_bits(context))),
+        "quantized": quantized(benchmarks, tables.frontier, config["counterparts"], *_quantizations(context)),
     }
     for name, table in written.items():
         write_text(context.folder / f"{name}.csv", csv_text(table))
@@ -101,13 +102,14 @@ def _speeds(context: StageContext) -> Iterator[dict[str, Any]]:
         yield read_json(folder / "speed.json") | {key: policy.get(key) or "" for key in ("published", "role")}
 
 
-def _effective_bits(context: StageContext) -> Iterator[tuple[str, float]]:
-    """Yields the bits a weight, scales included, of each system whose weights have codes."""
-    for name in context.config["counterparts"]:
-        folder = context.inputs.get(f"quantize/{name}")
-        bits = None if folder is None else read_json(folder / "quantization.json").get("effective_bits")
-        if bits is not None:
-            yield name, bits
+def _quantizations(context: StageContext) -> tuple[dict[str, float], dict[str, str]]:
+    """Returns the bits a weight, scales included, of each system whose weights have codes, and the options of each that
+    is quantised, as JSON."""
+    roles = {name: f"quantize/{name}" for name in context.config["counterparts"]}
+    found = {name: read_json(context.inputs[role] / "quantization.json") for name, role in roles.items()
+             if role in context.inputs}  # fmt: skip
+    bits = {name: said["effective_bits"] for name, said in found.items() if "effective_bits" in said}
+    return bits, {name: json.dumps(said.get("options", {}), sort_keys=True) for name, said in found.items()}
 
 
 def _probes(context: StageContext) -> pd.DataFrame:

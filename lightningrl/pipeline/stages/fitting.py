@@ -26,6 +26,7 @@ from lightningrl.models.lora import match, read_adapter
 from lightningrl.models.transformer import ModelConfig
 from lightningrl.pipeline.stages.hub_shapes import shape_in_hub
 from lightningrl.pipeline.stages.pretrain import shape_of
+from lightningrl.quantization.open import check_plain
 from lightningrl.utils.registry import resolve
 
 
@@ -83,6 +84,7 @@ def inspected(base: Base, where: str) -> ModelConfig:
     """Returns the shape of a folder's checkpoint; `where` is the config's key. Raises as `known_shapes` does."""
     folder, key = Path(base.checkpoint), "checkpoint"
     try:
+        check_plain(folder)
         model, _ = inspect_model(folder, block_size=base.block_size, mask_token_id=base.mask_token_id)
         key = "adapter"
         if base.adapter and (Path(base.adapter).exists() or base.adapter.count("/") != 1):  # else a hub's repository

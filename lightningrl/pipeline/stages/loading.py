@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from lightningrl.models.checkpoint import save_model
+from lightningrl.models.checkpoint import save_model, stored_weights
 from lightningrl.models.transformer import Transformer
 from lightningrl.quantization.open import open_model
 from lightningrl.tokenization import TOKENIZER_FILES, check_mask, load_tokenizer
@@ -23,6 +23,12 @@ def load_policy(
     check_mask(model.config.mask_token_id, tokenizer, folder)
     mark_usable(model, tokenizer)
     return model, tokenizer
+
+
+def stored_precision(folder: Path) -> Literal["float32", "bfloat16"]:
+    """Returns bfloat16 where all weights of a folder are stored so, else float32; only headers are read."""
+    kinds = {entry.dtype for entry in stored_weights(folder).values()}
+    return "bfloat16" if kinds == {torch.bfloat16} else "float32"
 
 
 def mark_usable(model: Transformer, tokenizer: Any) -> None:

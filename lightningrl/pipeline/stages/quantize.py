@@ -2,7 +2,8 @@
 
 What the quantizer does and which options it has, its module under `lightningrl/quantization/` says. Weights are stored
 as codes with their scales; `quantization.json` has the quantizer, its options, and the grid and the errors of each
-layer. The data that a quantizer looks at is of train problems only.
+layer. Weights are held as they are stored, in bfloat16 or float32. The data that a quantizer looks at is of train
+problems only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from lightningrl.inference.policy import make_policy
 from lightningrl.models.transformer import Transformer
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.pipeline.stages.decoder import make_decoder, make_requests
-from lightningrl.pipeline.stages.loading import load_policy, use_threads
+from lightningrl.pipeline.stages.loading import load_policy, stored_precision, use_threads
 from lightningrl.pipeline.stages.problems import read_examples
 from lightningrl.quantization.calibration import clean, random, visited
 from lightningrl.quantization.open import is_quantized
@@ -36,7 +37,7 @@ def run(context: StageContext) -> None:
     config, source = context.config, context.inputs["policy"]
     quantizer = make_quantizer(config["members"]["quantizer"], config["options"])
     _check(source)
-    model, tokenizer = load_policy(source, device_of(context.device))
+    model, tokenizer = load_policy(source, device_of(context.device), stored_precision(source))
     calibration = _calibration(context, quantizer, model, tokenizer)
     facts = {"quantizer": config["members"]["quantizer"], "options": dict(config["options"])}
     facts["calibration_problems"] = len(calibration.sequences)

@@ -1,8 +1,8 @@
 """The frontier by bits: accuracy and tokens per forward of each method over bits a weight, scales included.
 
-A column of panels is a benchmark; above accuracy, below TPF, at the primary threshold. Colours are policies, markers
-methods; a dashed line is a policy's float weights. Settings that round inputs are hollow, noise of the size of rounding
-errors is crosses, at the bits whose errors it has the size of.
+A column of panels is a benchmark, four of them a line; above accuracy, below TPF, at the primary threshold. Colours are
+policies, markers methods; a dashed line is a policy's float weights. Settings that round inputs are hollow, noise of
+the size of rounding errors is crosses, at the bits whose errors it has the size of.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import cycle
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from lightningrl.quantization.values import UNROUNDED
 from lightningrl.report.figures import style
 from lightningrl.report.figures.frontier import arms
 
 COLUMNS = ("policy", "benchmark", "weights", "setting", "quantizer", "bits", "effective_bits", "accuracy_pct", "tpf")
 PANELS = (("accuracy_pct", "Accuracy (%)"), ("tpf", "Tokens per forward"))
-UNROUNDED = 16
+COLUMNS_A_LINE = 4
+"""Benchmarks beside each other, at most."""
 SPREAD = 0.06
 """How far methods at the same bits stand apart."""
 
@@ -34,16 +37,25 @@ def bits(quantized: pd.DataFrame) -> style.Drawn:
     colours = style.policy_colours(policies, policies)
     methods = dict(zip(dict.fromkeys(_method(row) for row in table.itertuples() if row.quantizer), cycle(style.MARKERS),
                        strict=False))  # fmt: skip
-    figure = style.new_figure(style.PAGE_WIDTH_IN, 5.0)
-    panels = figure.subplots(2, len(benchmarks), squeeze=False, sharex=True)
-    for number, benchmark in enumerate(benchmarks):
-        panels[0][number].set_title(benchmark)
-        for axes, (name, label) in zip(panels[:, number], PANELS, strict=True):
+    columns = min(len(benchmarks), COLUMNS_A_LINE)
+    lines = -(-len(benchmarks) // columns)
+    figure = style.new_figure(style.PAGE_WIDTH_IN, 4.4 * lines + 0.6)
+    panels = figure.subplots(2 * lines, columns, squeeze=False, sharex=True)
+    for number in range(lines * columns):
+        line, column = divmod(number, columns)
+        pair = panels[2 * line : 2 * line + 2, column]
+        if number >= len(benchmarks):
+            for axes in pair:
+                axes.set_visible(False)
+            continue
+        pair[0].set_title(benchmarks[number])
+        for axes, (name, label) in zip(pair, PANELS, strict=True):
             for policy in policies:
-                rows = table[(table["benchmark"] == benchmark) & (table["weights"] == policy)]
+                rows = table[(table["benchmark"] == benchmarks[number]) & (table["weights"] == policy)]
                 _draw(axes, rows, name, colours[policy], methods)
-            axes.set_ylabel(label if number == 0 else "")
-        panels[1][number].set_xlabel("Bits a weight, scales included")
+            axes.set_ylabel(label if column == 0 else "")
+        pair[1].set_visible(bool(table.loc[table["benchmark"] == benchmarks[number], "tpf"].notna().any()))
+    figure.supxlabel("Bits a weight, scales included", fontsize=8.5)
     style.legend(figure, [], _handles(colours, methods))
     return figure, table
 
@@ -77,7 +89,7 @@ def _draw(axes: Axes, rows: pd.DataFrame, name: str, colour: str, methods: Mappi
     if len(exact):
         axes.axhline(float(exact[name].iloc[0]), color=colour, linestyle=(0, (4, 2)), linewidth=0.8, zorder=1)
     for number, (method, marker) in enumerate(methods.items()):
-        mine = rows[[_method(row) == method for row in rows.itertuples()]].sort_values("x")
+        mine = rows[np.array([_method(row) == method for row in rows.itertuples()], dtype=bool)].sort_values("x")
         if mine.empty:
             continue
         shift = SPREAD * (number - len(methods) / 2)

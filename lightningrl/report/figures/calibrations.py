@@ -1,4 +1,4 @@
-"""Calibration against calibration: the same method at the same bits, shown the states a decoder visits or other data.
+"""Calibration against calibration: one method with the same options, shown the states a decoder visits or other data.
 
 A row of panels is a benchmark, a panel a number at the primary threshold: accuracy, TPF, and KL on fixed states. A
 group of bars is a policy and its bits, a bar a calibration; dashed: the policy's float weights.
@@ -16,13 +16,13 @@ from lightningrl.report.quantization import with_states
 
 SOURCES = {"decode": style.BLUE, "clean": style.ORANGE, "random": style.GREEN}
 PANELS = (("accuracy_pct", "Accuracy (%)"), ("tpf", "Tokens per forward"), ("kl", "KL on float states (nats)"))
-METHOD = ["benchmark", "weights", "quantizer", "bits", "activation_bits", "kv_bits"]
+METHOD = ["benchmark", "weights", "quantizer", "bits", "activation_bits", "kv_bits", "options"]
 
 
 @style.drawing("calibrations")
 def calibrations(quantized: pd.DataFrame, probes: pd.DataFrame) -> style.Drawn:
     """Draws the methods that were calibrated in more than one way."""
-    table = with_states(quantized[quantized["is_primary"].astype(bool)], probes)
+    table = with_states(quantized[quantized["is_primary"].astype(bool)], probes).fillna({"options": ""})
     known = table[table["calibration"] != ""]
     ways = known[known.groupby(METHOD)["calibration"].transform("nunique") > 1]
     if ways.empty:
