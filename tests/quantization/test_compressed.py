@@ -198,4 +198,4 @@ def test_an_experiments_checkpoints_are_plain_ones_and_a_folder_with_codes_says_
         with pytest.raises(CheckpointError, match="is quantised, and `base` and `checkpoints` take plain weights"):
             checkpoint.check(each, base)
         with pytest.raises(CheckpointError, match=r"base\.checkpoint: .*is quantised"):
-            fitting._inspected(base, "base")
+            fitting.inspected(base, "base")
