@@ -14,7 +14,7 @@ LINES = {
     "lightningrl/pipeline": 5422, "lightningrl/quantization": 3111, "lightningrl/report": 3786,
     "lightningrl/results": 1505, "lightningrl/rl": 3208, "lightningrl/sandbox": 2745, "lightningrl/training": 2903,
     "lightningrl/utils": 501, "tests/bench": 1499, "tests/benchmarks": 1445, "tests/config": 1123, "tests": 810,
-    "tests/decoding": 5097, "tests/evaluation": 1697, "tests/fixtures": 2569, "tests/inference": 3579,
+    "tests/decoding": 5097, "tests/evaluation": 1697, "tests/fixtures": 2584, "tests/inference": 3579,
     "tests/judges": 5060, "tests/models": 2582, "tests/pipeline": 4034, "tests/quantization": 2347,
     "tests/report": 1923, "tests/rl": 3377, "tests/sandbox": 2090, "tests/slurm": 706, "tests/training": 2608,
     "tests/workflow": 2445,

@@ -8,7 +8,7 @@ from test_systems import NANO, experiment
 from lightningrl.config.counterparts import FLOAT, counterparts
 from lightningrl.config.experiment import load
 from lightningrl.decoding.presets import PRESETS
-from lightningrl.quantization import registry, uniform
+from lightningrl.quantization import registry, values
 from lightningrl.quantization.registry import QUANTIZERS, bits_of
 from lightningrl.utils.registry import resolve
 
@@ -87,10 +87,10 @@ def test_a_setting_is_called_as_its_entry_is_for_every_seed_of_a_series():
 
 
 def test_the_registry_knows_the_bits_that_quantizers_have_by_default():
-    assert registry.UNROUNDED == uniform.UNROUNDED
+    assert registry.UNROUNDED == values.UNROUNDED
     for name, reference in QUANTIZERS.items():
         made = resolve(reference)()
-        usual = [getattr(made, key, uniform.UNROUNDED) for key in ("bits", "activation_bits", "kv_bits")]
+        usual = [getattr(made, key, values.UNROUNDED) for key in ("bits", "activation_bits", "kv_bits")]
         assert list(bits_of(name, {}).values()) == usual, name
     assert bits_of("quarot", {"bits": 4, "kv_bits": 4}) == {"bits": 4, "activation_bits": 8, "kv_bits": 4}
     for name in ("smoothquant", "duquant"):

@@ -4,6 +4,7 @@ import collections
 import math
 
 from lightningrl.sandbox.jail import run_calls
+from lightningrl.sandbox.limits import Limits
 
 
 def test_values_that_are_not_plain_data_do_not_cross(jail_level):
@@ -23,7 +24,7 @@ values = [
 ]
 def attack(number): return values[number] if number < len(values) else None
 """
-    results = run_calls(source, "attack", [(number,) for number in range(18)])
+    results = run_calls(source, "attack", [(number,) for number in range(18)], limits=Limits(wall_s=60))
     assert [call.error for call in results.calls] == ["not_plain_data"] * 17 + [None], results
 
 
