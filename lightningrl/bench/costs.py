@@ -26,6 +26,8 @@ MASTER = 4
 """Bytes of an fp32 number; a device whose compute dtype is smaller has its fp32 numbers in shards."""
 MOMENTS = 2 * MASTER
 """Bytes per parameter of Adam's two moments in fp32."""
+FLOAT32_SHARE = 1 / 15
+"""Arithmetic in float32 of what a GPU has in bfloat16: 67 of 989 TFLOP/s on an H100."""
 OPTIMISER_BYTES = 28
 """Bytes per parameter that an update moves: fp32 gradient, master and two moments in, the last three out."""
 
@@ -42,6 +44,18 @@ class Device:
     memory_bytes: int
     compute_bytes: int = 2
     """Bytes of a number in the compute dtype: bfloat16, on the processor float32."""
+
+    def computing_in(self, precision: str) -> Device:
+        """Returns the device as forwards in `float32` or `bfloat16` find it; torch takes no TF32 unless it is told to.
+
+        >>> gpu = Device("a GPU", 900e12, 3e12, 80_000_000_000)
+        >>> float32 = gpu.computing_in("float32")
+        >>> float32.operations_per_s / 1e12, float32.compute_bytes, gpu.computing_in("bfloat16") == gpu
+        (60.0, 4, True)
+        """
+        if precision != "float32" or self.compute_bytes == MASTER:
+            return self
+        return replace(self, operations_per_s=self.operations_per_s * FLOAT32_SHARE, compute_bytes=MASTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +77,10 @@ class Shares:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not 0 < value <= 1:
-                raise ConfigError(f"the share {name!r} is {value}, expected within (0, 1]")
+            is_within = 0 <= value < 1 if name == "reserve" else 0 < value <= 1
+            if not is_within:
+                within = "[0, 1)" if name == "reserve" else "(0, 1]"
+                raise ConfigError(f"the share {name!r} is {value}, expected within {within}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,8 +46,8 @@ class Overheads:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value is not None and not value >= 0:
-                raise ConfigError(f"{name!r} of the overheads is {value}, expected 0 or more")
+            if value is not None and not 0 <= value < math.inf:
+                raise ConfigError(f"{name!r} of the overheads is {value}, expected 0 or more, and finite")
 
 
 ON_PROCESSOR = Overheads(turn_s=0.003, startup_s=10.0)

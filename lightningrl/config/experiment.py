@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from lightningrl.config.base import NAME, Base, Checkpoint
+from lightningrl.config.base import NAME, SIZE, Base, Checkpoint
 from lightningrl.config.decoding import Decoding, Plugins
 from lightningrl.config.machine import Code, Data, Resources, Sandbox
 from lightningrl.config.model import Architecture, Pretrain, PretrainedBase
@@ -110,12 +110,16 @@ class Experiment(Section):
             if entry.quantizer:
                 member("quantizer", entry.quantizer.name, f"systems.{entry.name}.quantizer.name", self.plugins)
         jobs = resolve("lightningrl.pipeline.kinds:jobs_of")(self.plugins)
+        sizes = {each.size_label for each in (self.base, *self.checkpoints) if each and each.size_label}
         for name in self.resources.jobs:
             rule, slash, size = name.partition("/")
-            if rule not in jobs or bool(slash) != bool(size) or size != size.lower():
+            is_size = size in sizes or bool(SIZE.fullmatch(size))
+            if rule not in jobs or (slash and not is_size):
+                known = [*jobs, *(f"{job}/{each}" for job in jobs for each in sorted(sizes))]
                 raise ValueError(
                     f"resources.jobs: found {name!r}, allowed: a rule or <rule>/<size of a model> (train/8b); rules "
-                    f"that are jobs of a cluster: {', '.join(jobs)}"
+                    f"that are jobs of a cluster: {', '.join(jobs)}; sizes of this experiment: "
+                    f"{', '.join(sorted(sizes)) or 'none'}.{near(name, known)}"
                 )
 
     def _thresholds(self) -> None:

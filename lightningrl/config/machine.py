@@ -35,7 +35,7 @@ class Job(Section):
     later ones for twice: ask for at most half of what a node has."""
     hours: float = Field(1.0, gt=0)
     """Time limit. Shortly before it a training, pre-training or evaluation saves; the next attempt goes on. A
-    preemption gives notice of a minute or two, mostly less than a step takes, and so costs the step that runs."""
+    preemption gives notice of a minute or two, mostly less than a step takes, and so costs all since the last save."""
 
     def memory_mb(self, attempt: int) -> int:
         """Returns 10^6 bytes, by attempt from 1 on.

@@ -22,7 +22,7 @@ def set_gpu_environment(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("HF_HUB_OFFLINE", "1")
     if not any(name in environment for name in ALLOCATOR):
         environment[ALLOCATOR[0]] = "expandable_segments:True"
-    if "TRITON_CACHE_DIR" not in environment:
+    if not environment.get("TRITON_CACHE_DIR"):  # empty, Triton would take the working folder
         environment["TRITON_CACHE_DIR"] = str(own_folder(triton_cache(environment)))
 
 

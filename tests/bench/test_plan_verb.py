@@ -107,6 +107,7 @@ def test_a_response_at_the_length_limit_costs_what_goes_through_one_forward_and_
     found = [row(positions)["longest_response_positions"] for positions in (None, 10**6, 32_768, 1)]
     assert found == [100_256, 100_256, 32_768, 8_320]
     assert run.microbatch_positions == 32_768
+    assert row(1)["micro_batch_positions"] == 256 + 32, "a forward has a response's clean positions and one block"
     name = "longest_response_with_checkpointing"
     assert (row(None)["update_fits"][name], row(32_768)["update_fits"][name]) == (False, True)
 
@@ -120,6 +121,45 @@ def test_what_is_assumed_can_be_said(tmp_path: Path):
     assert two["step"][2]["positions"] < one["step"][2]["positions"]
     assert (one["rounds"], two["rounds"]) == (4, 1)
     assert two["step"][2]["operations"] / two["step"][2]["seconds"] == pytest.approx(0.2 * 989e12, rel=1e-2)
+
+
+def test_forwards_in_float32_take_fifteen_times_the_arithmetic_of_bfloat16():
+    """67 of 989 TFLOP/s, and twice the bytes a number."""
+    experiment = load(CONFIG / "paper.yaml")
+    run, evaluation = experiment.run("lightningrl-gsm8k"), experiment.evaluation
+    slow = experiment.model_copy(update={"evaluation": evaluation.model_copy(update={"precision": "float32"})})
+    found = []
+    for each, precision in ((experiment, "bfloat16"), (slow, "float32")):
+        estimate = Estimate(each, shapes_of(each), DEVICES["h100"], 8)
+        phases = {
+            phase["name"]: phase for phase in estimate.run(run.model_copy(update={"precision": precision}))["step"]
+        }
+        point = estimate.evaluations()["base/gsm8k"]["point"]
+        found.append((phases["reference"]["seconds"], phases["rollout"]["seconds"], point["seconds"]))
+    (reference, rollout, evaluated), in_float32 = found
+    assert in_float32[0] == pytest.approx(15 * reference)
+    assert 10 * rollout < in_float32[1] < 25 * rollout and 5 * evaluated < in_float32[2] < 25 * evaluated
+    processor = DEVICES["h100"].computing_in("float32")
+    assert processor.computing_in("float32") == processor, "what computes in float32 anyway stays as it was measured"
+
+
+ENDLESS = ("--prompt-tokens", "--response-tokens", "--tpf", "--turn-ms", "--tails", "--longest-tokens")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *(((option, "inf"), "inf") for option in ENDLESS),
+        (("--reserve", "1"), "'reserve' is 1.0, expected within [0, 1)"),
+    ],
+)
+def test_numbers_without_a_plan_are_refused_in_a_sentence(arguments, message):
+    done = printed(*arguments)
+    assert done.exit_code == 2 and message in done.stderr and done.stdout == "", done.output
+
+
+def test_nothing_need_be_left_free():
+    assert "of 80.0 GB without the reserve" in printed("--reserve", "0").stdout
 
 
 def table1(*arguments: str) -> dict[str, int]:

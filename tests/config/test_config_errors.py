@@ -60,6 +60,9 @@ def series(**second) -> dict:
         ),
         ({"resources.jobs": {"table": {}}}, ["resources.jobs: found 'table'", "train", "<rule>/<size of a model>"]),
         ({"resources.jobs": {"train/8B": {"gpus": 8}}}, ["train/8B", "train/8b"]),
+        ({"resources.jobs": {"tran": {"gpus": 8}}}, ["resources.jobs: found 'tran'", "Did you mean `train`?"]),
+        ({"resources.jobs": {"train/1_7b": {"gpus": 4}}}, ["found 'train/1_7b'", "sizes of this experiment: none."]),
+        ({"resources.jobs": {"train/": {"gpus": 4}}}, ["resources.jobs: found 'train/'"]),
         ({"resources.jobs": {"train/8b": {"gpu": 1}}}, ["resources.jobs.train/8b.gpu: unknown key", "gpus"]),
         (
             {"runs.1.method": {"nll": 0.1}},

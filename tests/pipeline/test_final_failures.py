@@ -93,6 +93,8 @@ def test_jobs_on_gpus_get_what_the_user_has_not_set(with_resources, tmp_path, mo
     own = {"HF_HUB_OFFLINE": "0", "PYTORCH_ALLOC_CONF": "max_split_size_mb:128", "TRITON_CACHE_DIR": "/scratch/triton"}
     gpu_jobs.set_gpu_environment(kept := dict(own))
     assert kept == own
+    gpu_jobs.set_gpu_environment(empty := {"TRITON_CACHE_DIR": "", "TMPDIR": str(tmp_path)})
+    assert Path(empty["TRITON_CACHE_DIR"]).is_absolute(), "empty, Triton would take the working folder"
 
 
 def test_what_reads_the_environment_is_not_imported_before_it_is_set():

@@ -7,6 +7,7 @@ import yaml
 from submission import submission_line
 
 from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.kinds import KINDS
 
 pytest.importorskip("snakemake_executor_plugin_slurm", reason="pip install 'lightningrl[slurm]'")
 ROOT = PACKAGE.parent
@@ -26,6 +27,14 @@ def test_a_job_asks_for_one_node_and_the_gpus_of_the_config(label: str, gpus: in
         assert words.count("--nodes=1") == 1 and words.count(f"--gpus=h100:{gpus}") == 1
         assert not [word for word in words if word.startswith(("--gres", "--ntasks"))]
     assert f"--gpus={gpus}" in submission_line(PAPER, label, {}).split(), "a site whose GPUs have no type"
+
+
+@pytest.mark.parametrize("name", ["slurm/config.yaml", "my-site.example.yaml", "my-site-gres.example.yaml"])
+def test_every_rule_that_may_ask_for_gpus_has_an_entry_in_each_profile(name: str) -> None:
+    """Without one its jobs ask the partition of CPUs for GPUs, which no node of it has."""
+    kinds = [kind for kind in KINDS.values() if kind.job in ("train", "pretrain", "evaluate")]
+    rules = {kind.name for kind in kinds} | {f"{kind.name}_part" for kind in kinds if kind.in_parts}
+    assert sites(name).keys() == rules
 
 
 def test_a_job_without_gpus_asks_for_one_node_too() -> None:

@@ -10,6 +10,7 @@ Figures of a run should replace them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -100,6 +101,11 @@ class LengthOverrides:
     kept: float = 0.65
     """Share of groups that pass the filter; the rest is sampled again (assumed: 50 to 80 % in the miniature)."""
 
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"--{name.replace('_', '-')}: found {value}, expected a finite number above 0")
+
     def lengths(self, benchmark: str, row: str = "", block_size: float = float("inf")) -> Lengths:
         """Returns a benchmark's lengths for the published row of a policy; a known TPF is at most the block size."""
         known = KNOWN.get(benchmark, OTHER)
@@ -144,7 +150,7 @@ class Estimate:
             "experiment": self.experiment.experiment,
             "device": asdict(self.device),
             "assumed": asdict(self.shares) | asdict(self.lengths_assumed) | asdict(self.overheads) | {
-                "activation_checkpointing": self.checkpointed
+                "float32": round(costs.FLOAT32_SHARE, 3), "activation_checkpointing": self.checkpointed
             },
             "models": {
                 name: asdict(shape) | {count: getattr(shape, count) for count in COUNTS}
@@ -186,6 +192,12 @@ class Estimate:
         longest, mean = (lengths.prompt_tokens + n for n in (benchmark.max_new_tokens, lengths.response_tokens))
         return self.pool(shape, longest, mean, shape.block_size, number_bytes)
 
+    @property
+    def evaluating(self) -> Device:
+        """The device as evaluations find it, in the precision that `evaluation.precision` stands for there."""
+        kind = "cpu" if self.device.compute_bytes == MASTER else "cuda"
+        return self.device.computing_in(self.experiment.evaluation.precision_on(kind))
+
     def pool(
         self, shape: Shape, longest: float, mean: float, block_size: int, number_bytes: int | None = None
     ) -> tuple[float, int]:  # fmt: skip
@@ -204,7 +216,8 @@ class Estimate:
         disk = self._disk(run)
         pool, rows = self.kv(benchmark, shape, disk.number_bytes)
         positions = float(training_work(lengths, shape.block_size)[0]) * run.microbatch
-        positions = min(positions, run.microbatch_positions or positions)
+        least = trained_positions(round(lengths.prompt_tokens), round(lengths.response_tokens), 1, shape.block_size)
+        positions = min(positions, max(least, run.microbatch_positions or positions))
         longest = self._longest(run, benchmark, lengths)
         models = {"has_value_model": disk.has_value_model, "has_average": disk.has_average}
         models["has_reference"] = run.implementation.needs_reference
@@ -273,8 +286,9 @@ class Estimate:
     def run(self, run: Run) -> dict[str, Any]:
         """Returns the phases of a step on each device, validations, and GPU-hours of the whole run."""
         benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
-        lengths, (_, rows) = self.lengths(run.benchmark, run.base), self.kv(benchmark, shape)
-        setting, devices = (shape, self.device, self.shares), self._devices_of(run)
+        device, devices = self.device.computing_in(run.precision), self._devices_of(run)
+        lengths, (_, rows) = self.lengths(run.benchmark, run.base), self.kv(benchmark, shape, device.compute_bytes)
+        setting = shape, device, self.shares
         trained = run.prompts * run.responses
         rolled_out = trained / self.lengths_assumed.kept
         algorithm, own = run.implementation, self.overheads
@@ -285,7 +299,7 @@ class Estimate:
         samples = 1 if own.in_rounds else run.responses
         step = [costs.decoding_cost(*setting, lengths, rolled_out / devices, rows, samples=samples)]
         for each in self._beside(run, lengths):  # each process scores all responses
-            step.append(costs.scoring_cost(each.role, each.shape, self.device, self.shares, lengths, trained))
+            step.append(costs.scoring_cost(each.role, each.shape, device, self.shares, lengths, trained))
         if algorithm.needs_reference:
             step.append(costs.reference_cost(*setting, work))
         step.append(update)
@@ -335,7 +349,7 @@ class Estimate:
         base = None if policy in {run.name for run in self.experiment.runs} else self.experiment.base_named(policy)
         has_blocks = base is None or base.block_size is not None
         how = self.experiment.evaluation.likelihood
-        point = likelihood_cost(self.shape_of(policy), self.device, self.shares, name, problems, how, has_blocks)
+        point = likelihood_cost(self.shape_of(policy), self.evaluating, self.shares, name, problems, how, has_blocks)
         found = {"problems": problems, "samples": 1, "thresholds": 1, "point": asdict(point)}
         return found | {"gpu_hours": point.seconds / HOUR_S}
 

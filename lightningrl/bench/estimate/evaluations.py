@@ -51,7 +51,8 @@ def _sweep(estimate: Estimate, system: System, benchmark: Benchmark, responses: 
     longest, is_canvas = system.longest(benchmark), fills_canvas(system.decoding)
     size = int(system.decoding.schedule_options.get("block_size") or shape.block_size)
     mean = longest if is_canvas else lengths.response_tokens
-    _, rows = estimate.pool(shape, lengths.prompt_tokens + longest, lengths.prompt_tokens + mean, size)
+    device, reach = estimate.evaluating, (lengths.prompt_tokens + longest, lengths.prompt_tokens + mean)
+    _, rows = estimate.pool(shape, *reach, size, device.compute_bytes)
     samples = 1 if estimate.overheads.in_rounds or is_canvas else experiment.evaluation.samples
     judged = judging_cost(
         responses, experiment.resources.judge_workers, estimate.is_program(name), estimate.overheads
@@ -61,7 +62,7 @@ def _sweep(estimate: Estimate, system: System, benchmark: Benchmark, responses: 
     for parameter in system.thresholds:
         one = decoded(system.decoding, parameter, lengths, longest, shape.block_size)
         point = costs.decoding_cost(
-            shape, estimate.device, estimate.shares, lengths, responses, rows, "evaluation", samples,
+            shape, device, estimate.shares, lengths, responses, rows, "evaluation", samples,
             (one.forwards, one.prefill, one.decode),
         )  # fmt: skip
         points[parameter], ones[parameter] = replace(point, seconds=point.seconds + judged + tail), one

@@ -17,7 +17,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightningrl.bench import costs
-from lightningrl.bench.costs import MASTER, operations_of, work_of
+from lightningrl.bench.costs import FLOAT32_SHARE, MASTER, operations_of, work_of
 from lightningrl.bench.memory import OVERHEAD
 from lightningrl.bench.model_shape import Shape
 from lightningrl.bench.quantizing_memory import QuantizingMemory
@@ -34,8 +34,6 @@ ROWS = 16
 """Problems that are decoded together (quantization/calibration.py)."""
 PREFILL_POSITIONS = 16384
 """Of one forward, at most (decoding/scheduler.py)."""
-FLOAT32_SHARE = 1 / 15
-"""Arithmetic in float32 of what a GPU has in bfloat16: 67 of 989 TFLOP/s on an H100."""
 COLUMN_S = 2e-4
 """Seconds of one column's operators in GPTQ, which Python launches (assumed: twenty of ten microseconds)."""
 HOUR_S = 3600.0
