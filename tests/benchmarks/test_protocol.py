@@ -105,7 +105,7 @@ def test_question_text_forgives_white_space_and_case_but_not_signs():
     ],
 )
 def test_sizes_that_there_are_not_are_errors(monkeypatch, sizes, message):
-    monkeypatch.setattr("lightningrl.benchmarks.gsm_mini.START_RANGE", (10, 11))
+    monkeypatch.setattr("lightningrl.benchmarks.gsm_mini.VALUE_RANGE", (10, 12))
     monkeypatch.setattr("lightningrl.benchmarks.gsm_mini.N_OPS", 2)
     monkeypatch.setattr("lightningrl.benchmarks.generated.MAX_DRAWS", 1000)
     with pytest.raises(BenchmarkError, match=message):
