@@ -2,7 +2,7 @@
 
 
 class LightningRLError(Exception):
-    """Base of all errors that are the user's to mend; the CLI prints it without a traceback and exits 2."""
+    """Base of all errors that the user can fix; the CLI prints it without a traceback and exits 2."""
 
 
 class ConfigError(LightningRLError):
@@ -18,7 +18,7 @@ class BenchmarkError(LightningRLError):
 
 
 class TrainingError(LightningRLError):
-    """A training cannot go on: its loss is not finite, or step after step gives nothing to learn from."""
+    """A training cannot continue: its loss is not finite, or step after step gives nothing to learn from."""
 
 
 class DecodeError(LightningRLError):

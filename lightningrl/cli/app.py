@@ -1,7 +1,7 @@
 """The command line: which verbs there are, and what all of them do with errors. Only this package prints.
 
 Each verb is imported when it is asked for, so that `--help` is quick. Exit codes: 0 done, 2 an error of the user's to
-mend, 75 interrupted with the state saved, 130 Ctrl-C.
+fix, 75 interrupted with the state saved, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Verbs(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Errors that are the user's to mend, or of a file, become one message, no traceback, and an exit code."""
+        """Errors that the user can fix, or of a file, become one message, no traceback, and an exit code."""
         try:
             return super().invoke(ctx)
         except Interrupted as error:

@@ -20,7 +20,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None, add
 
 Size = Annotated[str, typer.Option(help="miniature, 0.1b, 0.3b, 1.7b, 4b, 8b: random weights.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Repeats = Annotated[int, typer.Option(min=1, help="Rounds; medians are told.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Rounds; medians are printed.")]
 Out = Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")]
 
 COLUMNS = {

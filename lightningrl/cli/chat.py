@@ -98,7 +98,7 @@ def _ask(conversation: Conversation, text: str, policy: DecodePolicy) -> None:
             trajectory = conversation.answer(text, policy, screen.show)
             screen.show(conversation.messages[-1]["content"], [])
     except KeyboardInterrupt:
-        _note("stopped; the conversation goes on")
+        _note("stopped; the conversation continues")
     except LightningRLError as error:
         _note(f"error: {error}")
     else:

@@ -151,7 +151,7 @@ def _jails() -> Iterator[Finding]:
         else:
             yield Finding(f"jail {row.name}", "note", row.reason, row.remedy)
     if in_use is None:
-        yield Finding("jails", "missing", "no level holds: programs are not judged here", "mend one of the above")
+        yield Finding("jails", "missing", "no level holds: programs are not judged here", "fix one of the above")
 
 
 def _disk(folder: Path) -> Finding:

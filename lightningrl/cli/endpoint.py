@@ -52,7 +52,7 @@ def evaluate_endpoint(
     """Writes records.jsonl, summary.json, selfcheck.json and run.json into `out`, and prints a line a threshold.
 
     decoding: the options of decoding that the user gave. Raises ConfigError for those that a server has of its own,
-    and what asking and judging raise; the same command then goes on.
+    and what asking and judging raise; the same command then resumes.
     """
     from lightningrl.evaluation.endpoint import EndpointEvaluation, summary_of
 

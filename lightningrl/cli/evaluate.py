@@ -48,7 +48,9 @@ def evaluate(
     max_minutes: MaxMinutes = None,
     part: Annotated[str | None, typer.Option("--part", help="A stage: decode only the 2nd of 8 parts: 2/8.")] = None,
     benchmark: Annotated[str | None, options.BENCHMARK] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the records and the summary, and to go on with.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the records and the summary, and to resume from.")
+    ] = None,
     split: options.Split = "test",
     data: options.DataFile = None,
     mirror: options.Mirror = None,
@@ -65,7 +67,7 @@ def evaluate(
 ) -> None:
     """With a MODEL, --benchmark and --out, no experiment is needed. The benchmark's judge is proved first (official
     answers right, empty and `exit()` wrong). Records gather in OUT/state by problem and sample; stopped or killed, the
-    same command goes on; one more --threshold costs only itself. OUT then has records.jsonl, summary.json and run.json.
+    same command resumes; one more --threshold costs only itself. OUT then has records.jsonl, summary.json and run.json.
     With --endpoint and --model in place of MODEL, a server that speaks the OpenAI API answers.
 
     \b

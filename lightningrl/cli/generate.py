@@ -30,7 +30,9 @@ def generate(
     model: options.Model,
     input: Input = None,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt by itself; can be given several times.")] = None,
-    out: Annotated[Path | None, typer.Option(help="File to append to and to go on with; else standard output.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to append to and to resume from; default: standard output.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out anew.")] = False,
     tokens: Tokens = True,
     samples: Annotated[int, typer.Option(min=1, help="Responses to each prompt.")] = 1,
@@ -48,7 +50,7 @@ def generate(
     forwards, TPF, and for every token its id, piece, log-probability and entropy (nats) and the forward that revealed
     it. A prompt that cannot be decoded gets a line with `error` and leaves the others alone.
 
-    Stopped by Ctrl-C or killed, the same command goes on with --out: what is in it is kept, failed prompts are tried
+    Stopped by Ctrl-C or killed, the same command with --out resumes: what is in it is kept, failed prompts are tried
     again. Exit codes: 0 all done, 1 some prompts failed, 2 nothing could be done, 130 Ctrl-C.
 
     \b
@@ -100,10 +102,10 @@ def _run(llm: LLM, lines: list[InputLine], file: ResponseFile | None, tokens: bo
                 advance()
     except KeyboardInterrupt:
         if file is None:
-            say("stopped by Ctrl-C; what was printed is all there is (with --out, the same command goes on)")
+            say("stopped by Ctrl-C; what was printed is all there is (with --out, the same command resumes)")
         else:
             there = f"{done + file.written} of {len(planned)} are in {file.path}"
-            say(f"stopped by Ctrl-C: {there}; run the same command again, it goes on from there")
+            say(f"stopped by Ctrl-C: {there}; run the same command again to resume from there")
         raise typer.Exit(130) from None
     errors, ledger = [row["error"] for row in rows if "error" in row], llm.decoder.ledger
     n_tokens, n_forwards = (sum(row.get(name, 0) for row in rows) for name in counts[:2])

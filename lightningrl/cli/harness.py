@@ -48,7 +48,7 @@ def harness(
 
     Without a row, the arguments of all rows; with --out alone, published, measured and their difference of what is
     there. Programs of MBPP and HumanEval are run by the harness itself, in no jail, so only with --run-code. Answers
-    are kept as they come: the same command goes on after a kill.
+    are kept as they come: the same command resumes after a kill.
 
     \b
     lightningrl harness

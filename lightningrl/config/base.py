@@ -87,4 +87,4 @@ class Checkpoint(Base):
     base: str | None = None
     """released: the policy it was trained from, which it is compared with; `base` or another checkpoint's name."""
     evaluate_on: list[str] | None = None
-    """Benchmarks whose test problems it is evaluated on; left out: all that have any; []: none."""
+    """Benchmarks whose test problems it is evaluated on; default: all that have any; []: none."""

@@ -26,16 +26,16 @@ class DistillData(Section):
     """own: what differs from the experiment's `decoding` while the base answers. d3LLM's trajectories have one token a
     forward: `{selector: quota}` with the block's size as `threshold`."""
     threshold: float | None = None
-    """own: the selector's parameter; left out: the run's `threshold`."""
+    """own: the selector's parameter; default: the run's `threshold`."""
     problems: int | None = Field(default=None, gt=0)
-    """own, worked: the first so many train problems; left out: all."""
+    """own, worked: the first so many train problems; default: all."""
     shard: int = Field(default=64, gt=0)
     """own: problems that are decoded together and saved; changes no result but the last bits of floats."""
     dataset: str = ""
     """dataset: a data set of the hub, like `Zigeng/dParallel_LLaDA_Distill_Data`, whose rows have `question` (through
     the chat template already) and `llm_response`; or a folder of its files."""
     files: list[str] = []
-    """dataset: the files of it to read, in order (.jsonl, .json, .parquet); left out: all files of a folder, by
+    """dataset: the files of it to read, in order (.jsonl, .json, .parquet); default: all files of a folder, by
     name."""
 
     content_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -66,9 +66,9 @@ class LowRank(Section):
 
     rank: int = Field(128, gt=0)
     alpha: float | None = Field(None, gt=0)
-    """The update is scaled by alpha / rank; left out: the rank, so the scale is 1, as in every publication here."""
+    """The update is scaled by alpha / rank; default: the rank, so the scale is 1, as in every publication here."""
     targets: list[str] = []
-    """Ends of modules' names as the checkpoint's files have them; left out: the seven matrices of each layer. A name
+    """Ends of modules' names as the checkpoint's files have them; default: the seven matrices of each layer. A name
     that is no module is passed over, as peft does: the list that dParallel published (q_proj, k_proj, v_proj, o_proj,
     gate_proj, up_proj, down_proj) reaches q, k, v and up of a LLaDA, whose other matrices have other names."""
 

@@ -54,10 +54,10 @@ class Endpoint(Section):
     stop: list[str] = []
     """Texts at which the server ends an answer, beside the model's own stop tokens."""
     parameter: str = ""
-    """The field of the request that takes the swept parameter (`thresholds`), where the server takes one. Left out: a
+    """The field of the request that takes the swept parameter (`thresholds`), where the server takes one. Default: a
     server decodes in one way, so a system has one threshold, which is a label."""
     forwards_at: str = ""
-    """Where a reply says how many forwards it took, with dots: `choices.0.meta_info.spec_verify_ct`. Left out: where
+    """Where a reply says how many forwards it took, with dots: `choices.0.meta_info.spec_verify_ct`. Default: where
     SGLang and vLLM say it."""
     lossless: bool = False
     """The server decodes speculatively without changing an answer, as EAGLE-3 does: at a token a forward it would give

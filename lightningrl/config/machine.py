@@ -16,7 +16,7 @@ class Data(Section):
 
     mirror: str | None = None
     """Folder with the files, laid out as the benchmarks' sources say. The environment variable LIGHTNINGRL_DATA_MIRROR
-    goes before it. Left out: the Hugging Face hub."""
+    goes before it. Default: the Hugging Face hub."""
     lock: str = Field("config/data.lock.json", min_length=1)
     """File that the first fetch from the hub writes (commit, sha256, bytes); later fetches must agree with it."""
     require_pins: bool = False
@@ -67,7 +67,7 @@ class Resources(Section):
     """Where models run. cuda is experimental: no recorded run yet; results on it have no promise of equal bits. It
     decides what `evaluation.precision: auto` stands for, which is in keys."""
     train_processes: int | None = Field(None, gt=0)
-    """Processes of a training run: the rule launches so many with torchrun, each on its own device. Left out: one on
+    """Processes of a training run: the rule launches so many with torchrun, each on its own device. Default: one on
     each GPU of its job, one where `jobs` names none."""
     checkpoint_activations: bool = False
     """Training computes each layer's activations again in the backward instead of keeping them."""
@@ -76,7 +76,7 @@ class Resources(Section):
     jobs: dict[str, Job] = {}
     """What jobs ask of a cluster, by rule (`evaluate`) or by rule and size of the model (`train/8b`), which goes before
     and takes nothing from it; `evaluate` is also what speeds, probes, replays and quantisations ask for.
-    Without an entry: the values below. Left out: the profile's defaults for all. Where a site sets SLURM_CONF, the
+    Without an entry: the values below. Default: the profile's defaults for all. Where a site sets SLURM_CONF, the
     executor plugin's step inside a job drops it: docs/cluster.md has the way round."""
 
     def job(self, rule: str, size: str = "") -> Job:

@@ -39,7 +39,7 @@ class Calibration(Section):
     """`decode`: the states that the system's own decoder visits at its primary threshold; `clean`: the worked answers
     with nothing masked, as published; `random`: the worked answers, their blocks masked at rates between 0 and 1."""
     benchmark: str = ""
-    """One of the experiment's benchmarks. Left out: the one that the policy was trained on, else the first one that has
+    """One of the experiment's benchmarks. Default: the one that the policy was trained on, else the first one that has
     train problems."""
     problems: int = Field(128, gt=0)
     """The first so many of its train problems; all where there are fewer."""
@@ -78,7 +78,7 @@ class Quantization(Section):
     options: Options = Field(default_factory=dict)
     """The quantizer's arguments: `{bits: 4, group: 32}`. They may stand beside `name`, too."""
     calibration: Calibration | None = None
-    """Data for a quantizer that needs some. Left out: none for `rtn`, `noise` and those from outside, else `decode`."""
+    """Data for a quantizer that needs some. Default: none for `rtn`, `noise` and those from outside, else `decode`."""
 
 
 class SystemEntry(Section):
@@ -89,7 +89,7 @@ class SystemEntry(Section):
     """Names the row and the folders of its evaluations, `<name>/<benchmark>`."""
     policy: str = ""
     """Whose weights: `base`, or the name of a checkpoint, a run, or a series of runs, of which each then has a row.
-    Left out: the policy that the system is named like."""
+    Default: the policy that the system is named like."""
     policies: list[str] = []
     """Several policies in place of `policy`: the entry stands for one of each, named `<policy>-<name>`."""
     endpoint: Endpoint | None = None
@@ -98,20 +98,20 @@ class SystemEntry(Section):
     decoding: Decoding = Decoding()
     """What differs from the experiment's `decoding`."""
     quantizer: Quantization | None = None
-    """Left out: the weights are as they are. A name alone, `quantizer: rtn`, is `{name: rtn}`."""
+    """Default: the weights are as they are. A name alone, `quantizer: rtn`, is `{name: rtn}`."""
     thresholds: Sweep = []
-    """The selector's parameter. Left out: `evaluation.thresholds`, where selector and ranking are the experiment's;
+    """The selector's parameter. Default: `evaluation.thresholds`, where selector and ranking are the experiment's;
     else the value that the preset was published with. Of an endpoint: what its `parameter` is given, or 0 alone."""
     primary_threshold: float | None = None
-    """The threshold of the headline numbers. Left out: `evaluation.primary_threshold` where it is among the system's
+    """The threshold of the headline numbers. Default: `evaluation.primary_threshold` where it is among the system's
     thresholds, or the only one there is."""
     max_new_tokens: int | None = Field(None, gt=0)
     """Its longest response in tokens, on every benchmark: the length of the canvas, where it decodes one. Left out:
     those of the benchmarks."""
     evaluate_on: list[str] | None = None
-    """Benchmarks it is evaluated on; left out: those of its policy; []: none."""
+    """Benchmarks it is evaluated on; default: those of its policy; []: none."""
     published: str | None = None
-    """The row of the published tables that it stands for. Left out: its policy's where it is the policy's own row."""
+    """The row of the published tables that it stands for. Default: its policy's where it is the policy's own row."""
 
 
 def one_each(entries: list[SystemEntry]) -> list[SystemEntry]:

@@ -14,7 +14,7 @@ class Prompt(Section):
     """How a problem becomes the prompt of evaluation and of rollouts."""
 
     suffix: str | None = None
-    """Appended to the user's turn after a newline; "": nothing is; left out: the benchmark's own wording."""
+    """Appended to the user's turn after a newline; "": nothing is; default: the benchmark's own wording."""
     style: str = "default"
     """The wording: `default`; for mathematics also `system` (the request as a system turn) and `think`."""
     shots: int = Field(0, ge=0)
@@ -29,7 +29,7 @@ class Benchmark(Section):
     name: str
     """A name of the registry (`gsm-mini`, `code-mini`) or `module:attribute`."""
     train: int | None = Field(None, ge=0)
-    """Problems to train on; left out: all there are (published benchmarks only)."""
+    """Problems to train on; default: all there are (published benchmarks only)."""
     validation: int | None = Field(None, ge=0)
     """Problems on which checkpoints are chosen, taken from those published for training."""
     test: int | None = Field(None, ge=0)
@@ -100,7 +100,7 @@ class Speed(Section):
     `evaluation.primary_threshold`."""
 
     benchmarks: list[str] = []
-    """On which benchmarks; left out: those that the table asks for."""
+    """On which benchmarks; default: those that the table asks for."""
     prompts: int = Field(100, gt=0)
     """Test problems, the first ones; all where a benchmark has fewer."""
     warmup: int = Field(3, ge=0)

@@ -87,7 +87,7 @@ class Run(Section):
     benchmark: str
     """The benchmark it is trained on (train split) and chosen on (validation split)."""
     series: str = ""
-    """Runs that differ only in their seeds, which tables over seeds pool. Left out: with `seeds` the run's name, else
+    """Runs that differ only in their seeds, which tables over seeds pool. Default: with `seeds` the run's name, else
     it stands alone."""
     evaluate_on: list[str] = []
     """Benchmarks whose problems it is evaluated on; empty: the one it is trained on, if that has any."""
@@ -142,7 +142,7 @@ class Run(Section):
     max_logp_gap: float | None = Field(None, gt=0)
     """The largest mean gap between the decoder's log-probabilities and the trainer's, nats a token; measured at every
     first update. A larger one stops the run at its first update, and later is logged and noted in the step's metrics
-    (`logp_gap_allowed`). Left out: 0.05 in float32, 0.5 in bfloat16, where other kernels on both sides round
+    (`logp_gap_allowed`). Default: 0.05 in float32, 0.5 in bfloat16, where other kernels on both sides round
     differently."""
     validate_every: int = Field(10, gt=0)
     """Steps between two validations."""

@@ -62,7 +62,7 @@ class ChoiceEvaluation:
             self.report(f"{len(self.examples) - len(missing)} of {len(self.examples)} problems are there already")
         for start in range(0, len(missing), self.shard):
             if self.should_stop():
-                raise Interrupted("stopped between two shards; run the same command again to go on from there")
+                raise Interrupted("stopped between two shards; run the same command again to resume from there")
             rows = self._score(missing[start : start + self.shard])
             path.parent.mkdir(parents=True, exist_ok=True)
             with journal.open_locked(path) as file:

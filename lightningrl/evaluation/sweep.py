@@ -89,7 +89,7 @@ class Sweep:
             self.report(f"threshold {shortest(threshold)}: {there} of {len(self.examples)} problems are there already")
         for start in missing:
             if self.should_stop():
-                raise Interrupted("stopped between two shards; run the same command again to go on from there")
+                raise Interrupted("stopped between two shards; run the same command again to resume from there")
             self._decode(file, threshold, start)
         return file
 

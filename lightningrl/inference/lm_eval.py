@@ -44,7 +44,7 @@ class BlockDiffusionLM(LM):
 
     pretrained: a checkpoint's folder. block_size: needed for checkpoints that do not name it. dtype: stored, float32,
     bfloat16, float64. decoder, or preset: a published decoder by its name (`lightningrl decoders`). threshold: the
-    selector's parameter; left out, what the decoder was published with, else 0.9. batch_size: rows decoded together.
+    selector's parameter; default: what the decoder was published with, else 0.9. batch_size: rows decoded together.
     adapter: the folder of a LoRA. plugins: a module that adds names, as a config's `plugins` do. likelihood: how tasks
     of log-likelihoods are scored (`inference.likelihood`: bound, left_to_right); samples: its states a segment. Other
     arguments are those of `policy_of` (selector, ranking, schedule, stop, and their options as mappings or JSON). A

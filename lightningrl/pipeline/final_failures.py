@@ -34,7 +34,7 @@ def reason_in(mark: Path) -> str:
 
 
 def forget_marks(experiment: str) -> None:
-    """Removes what earlier runs have left: they were told, and may have mended it."""
+    """Removes what earlier runs have left: they were told, and may have fixed it."""
     for mark in LOGS.joinpath(experiment).rglob("*.no-retry"):
         mark.unlink(missing_ok=True)
 

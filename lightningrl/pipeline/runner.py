@@ -223,7 +223,7 @@ def check_state(stage: Stage) -> None:
         raise StageError(
             f"{state} was left by other code (digest {str(live)[:12]}) than today's ({stage.live_code[:12]}): "
             f"{stage.kind} {stage.name} was begun under a pin, or is pinned now. Check out the code that began it and "
-            f"run the same command; or delete {state} to begin anew; or, to go on from it by today's code, delete "
+            f"run the same command; or delete {state} to begin anew; or, to resume from it with today's code, delete "
             f"{state / CODE} (the starts in the manifest say which code each ran)."
         )
 

@@ -93,7 +93,7 @@ def what_goes(
         if graph.damaged:
             raise StageError(
                 f"{' '.join(graph.damaged)} Release {release.key} is to be kept, but what that folder was made from is "
-                "not known, so nothing is removed. Mend or delete the folder first."
+                "not known, so nothing is removed. Fix or delete the folder first."
             )
         found.notes += [f"{folder}, which release {release.key} was made from, is not here" for folder in graph.gone]
         records |= {record.folder: record for record in graph}

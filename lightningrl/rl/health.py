@@ -9,7 +9,7 @@
 | none of a step's groups could be scored | no update | stops after 3 such steps running |
 | the filter drops all groups of a step | no update | stops after 20 steps running without a kept one |
 
-An error that is the user's to mend (no jail, an unknown word) stops the run at once: it says what to do, and the next
+An error that the user can fix (no jail, an unknown word) stops the run at once: it says what to do, and the next
 step would meet it too. Validation is not here: there a failure stops the run, for a score without it would be another.
 """
 
@@ -25,7 +25,7 @@ from lightningrl.training.loop import MOST_SKIPPED, diverged
 
 LIMITS = {"without_scorable": 3, "without_kept": 20, "without_update": MOST_SKIPPED}
 """The steps running in which no group could be scored, none was kept, or every update was skipped, that end a run."""
-_AGAIN = "then run the same command again: it goes on from the last saved state"
+_AGAIN = "then run the same command again: it resumes from the last saved state"
 _log = logging.getLogger(__name__)
 
 
@@ -75,10 +75,10 @@ class StallGuard:
                 f"probabilities are not finite, begin anew with a lower learning rate; {_AGAIN}."
             )
         if lost.groups_unjudged >= lost.groups_unscorable:
-            return JudgeError(f"{found}the judge failed ({lost.first_judge_error}). Mend the judge; {_AGAIN}.")
+            return JudgeError(f"{found}the judge failed ({lost.first_judge_error}). Fix the judge; {_AGAIN}.")
         return JudgeError(
             f"{found}the judge gave no value to a response of each of {lost.groups_unscorable} groups in the last one "
-            f"({lost.first_unscored}). Mend the judge or the benchmark's gold data; {_AGAIN}."
+            f"({lost.first_unscored}). Fix the judge or the benchmark's gold data; {_AGAIN}."
         )
 
     def _unkept(self, drawn: RolloutBatch, dropped: Mapping[str, int]) -> TrainingError:

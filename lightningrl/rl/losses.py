@@ -113,7 +113,7 @@ def value_loss(
 ) -> Tensor:
     """Returns this micro-batch's share of the mean over tokens of max((V - R)^2, (clip(V) - R)^2) / 2 (TraceRL).
 
-    actions: how often each counts; left out: once.
+    actions: how often each counts; default: once.
     """
     clipped_n = old_value_n + (value_n - old_value_n).clamp(-clip, clip)
     worse_n = torch.maximum((value_n - return_n).square(), (clipped_n - return_n).square())

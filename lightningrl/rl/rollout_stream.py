@@ -69,7 +69,7 @@ def roll_out(
 
     stream: the groups that may be asked for, in order; wanted: how many are to pass (None: all are asked for, once);
     passes: the filter, of one group that could be scored; policy_of: for problems with policies of their own. Each
-    process of the world decodes and judges every size-th group. Errors that are the user's to mend are raised.
+    process of the world decodes and judges every size-th group. Errors that the user can fix are raised.
     """
     world = world or World()
     mine = range(world.rank, len(stream), world.size)

@@ -145,7 +145,7 @@ class ProbeReport:
         remedies = "; ".join(f"{name}: {LEVELS[name].remedy}" for name, _ in self.tried)
         raise SandboxUnavailable(
             f"no jail level works on this machine ({reasons}). Model-written code is not run without one. "
-            f"To mend it: {remedies}."
+            f"To fix it: {remedies}."
         )
 
 
@@ -196,7 +196,7 @@ def require(name: str) -> str:
     reason = fault(name)
     if reason is None:
         return name
-    raise SandboxUnavailable(f"the jail level {name} does not hold here: {reason}. To mend it: {LEVELS[name].remedy}.")
+    raise SandboxUnavailable(f"the jail level {name} does not hold here: {reason}. To fix it: {LEVELS[name].remedy}.")
 
 
 def fault(name: str) -> str | None:

@@ -156,7 +156,7 @@ def train(
                     if samples:
                         files.write_jsonl(state / "samples.jsonl", samples)
             if stopping:
-                raise Interrupted(f"stopped after step {len(rows)}; run the same command again to go on from there")
+                raise Interrupted(f"stopped after step {len(rows)}; run the same command again to resume from there")
             if trainer.done or time.monotonic() - reported > REPORT_S:
                 report(trainer.describe(result))
                 reported = time.monotonic()

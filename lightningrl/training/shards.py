@@ -33,7 +33,7 @@ def dtype_of(precision: str) -> torch.dtype | None:
 def shard(model: Transformer, precision: str = "float32", device: torch.device | None = None) -> Transformer:
     """Shards the model's parameters in place, layer by layer, and returns the model.
 
-    device: where the shards of a model on the meta device will be; left out: where the model is. Gradients are summed
+    device: where the shards of a model on the meta device will be; default: where the model is. Gradients are summed
     over processes, never averaged: the loss is already a share of the whole batch's mean.
     """
     mesh = init_device_mesh((device or model.device).type, (dist.get_world_size(),))

@@ -97,7 +97,7 @@ def load_state(
         return None
     path = folder / f"step-{steps[-1]:06d}"
     mine = path / _file_name(world.rank, world.size)
-    remedy = f"Delete {path} to go on from {'the state before it' if len(steps) > 1 else 'the beginning'}."
+    remedy = f"Delete {path} to resume from {'the state before it' if len(steps) > 1 else 'the beginning'}."
     manifest = _verified_manifest(path, steps[-1], mine.name, world.size, remedy)
     if fingerprint is not None and (changed := differences(manifest["fingerprint"], fingerprint, growing)):
         raise CheckpointError(

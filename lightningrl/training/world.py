@@ -64,7 +64,7 @@ class World:
         except RuntimeError as error:  # what the backends raise, as DistBackendError or bare
             raise TrainingError(
                 f"process {self.rank} of {self.size} lost the others: one has ended, or did not answer within "
-                f"{PATIENCE}. Look at what it says itself, then run the same command again: it goes on from the last "
+                f"{PATIENCE}. Look at what it says itself, then run the same command again: it resumes from the last "
                 "saved state"
             ) from error
         return [shares[index % self.size][index // self.size] for index in range(count)]

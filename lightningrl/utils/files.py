@@ -72,14 +72,14 @@ def write_bytes(path: Path, data: bytes) -> None:
 def disk_error(path: Path, error: OSError) -> LightningRLError:
     """Returns the error that tells a user of an OSError met while writing `path`."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return StageError(f"cannot write {path}: {error.strerror or error}. Mend it and run the same command again.")
+        return StageError(f"cannot write {path}: {error.strerror or error}. Fix this, then run the same command again.")
     try:
         free = f"{shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free / 1e6:.1f} MB free"
     except OSError:
         free = "quota reached"
     return StageError(
         f"cannot write {path}: no space left on the disk ({free}). Finished results are untouched; free some space and "
-        "run the same command again, it goes on from the last saved state."
+        "run the same command again to resume from the last saved state."
     )
 
 
@@ -124,14 +124,14 @@ def read_json(path: Path) -> Any:
 
 def remedy(path: Path) -> str:
     """Returns what to do about a damaged file: a stage's folder, whose name ends in its key, can be made anew; what is
-    a user's own is theirs to mend.
+    a user's own is theirs to fix.
 
     >>> remedy(Path("results/nano/train/base-1f0ad6b2/summary.json")), remedy(Path("answers.jsonl"))
-    ('Delete the folder results/nano/train/base-1f0ad6b2 and run again.', 'Mend it, or give another file.')
+    ('Delete the folder results/nano/train/base-1f0ad6b2 and run again.', 'Fix it, or give another file.')
     """
     named = (each for each in path.parents if re.fullmatch(r".+-[0-9a-f]{8}", each.name))
     made = next((folder for folder in named if "results" in folder.parts), None)
-    return "Mend it, or give another file." if made is None else f"Delete the folder {made} and run again."
+    return "Fix it, or give another file." if made is None else f"Delete the folder {made} and run again."
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:

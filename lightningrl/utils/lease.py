@@ -48,7 +48,7 @@ def patiently(report: Callable[[str], None], should_stop: Callable[[], bool] = l
 
     def wait(target: Path, holder: str) -> None:
         if should_stop():
-            raise Interrupted(f"{target} is still being made by {holder}; run the same command again to go on waiting")
+            raise Interrupted(f"{target} is still being made by {holder}; run the same command again to keep waiting")
         if not reported or time.monotonic() - reported[-1] >= REPORT_S:
             report(f"waiting: {target} is being made by {holder}")
             reported.append(time.monotonic())

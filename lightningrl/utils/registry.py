@@ -43,4 +43,4 @@ def _told(error: BaseException, module_name: str, attribute: str) -> str:
         raise error
     frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if "importlib" not in frame.filename]
     place = f", at {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""  # a SyntaxError says its own
-    return f"{module_name} cannot be imported: {type(error).__name__}: {error}{place}; mend it, or leave it out"
+    return f"{module_name} cannot be imported: {type(error).__name__}: {error}{place}; fix it, or leave it out"

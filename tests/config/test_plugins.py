@@ -82,10 +82,10 @@ def test_a_module_that_is_not_there_is_named(module, message):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("def f(:", r"SyntaxError: invalid syntax \(broken_names\.py, line 1\); mend it"),
+        ("def f(:", r"SyntaxError: invalid syntax \(broken_names\.py, line 1\); fix it"),
         ("from os import nope", r"ImportError: cannot import name 'nope'.*broken_names\.py, line 1;"),
         ("import nobodys_part", "broken_names imports what is not there: no module 'nobodys_part'; install it"),
-        ("1 / 0", r"ZeroDivisionError: division by zero, at .*broken_names\.py, line 1; mend it, or leave it out"),
+        ("1 / 0", r"ZeroDivisionError: division by zero, at .*broken_names\.py, line 1; fix it, or leave it out"),
         ("import sys\nsys.exit(3)", r"SystemExit: 3, at .*broken_names\.py, line 2;"),
         ("def __getattr__(name):\n    raise RuntimeError(name)", r"RuntimeError: MEMBERS, at .*names\.py, line 2;"),
     ],

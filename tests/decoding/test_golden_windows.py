@@ -2,7 +2,7 @@
 
 With the mask token allowed and the published defects, every case matches token for token, forward for forward, commit
 for commit; what an early stop of d3LLM fills, the file notes as commits of the forward before, and the cases in which
-it did are listed. By default the mask token is banned and the defects are mended; every case that then differs does so
+it did are listed. By default the mask token is banned and the defects are fixed; every case that then differs does so
 because of one of the two.
 """
 

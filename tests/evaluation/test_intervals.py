@@ -70,7 +70,7 @@ def test_bootstrap_of_a_mean_agrees_with_the_normal_theory():
 
 
 def test_pairing_removes_what_both_policies_share():
-    """Same answers but fifteen problems mended: the paired interval is far narrower than the difference of two."""
+    """Same answers but fifteen problems fixed: the paired interval is far narrower than the difference of two."""
     rng = np.random.default_rng(2)
     base = (rng.random(300) < 0.6).astype(float)
     after = base.copy()

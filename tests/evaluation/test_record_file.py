@@ -41,8 +41,8 @@ def test_every_torn_end_loses_its_own_lines_only(path):
         torn = RecordFile(path)
         assert "1" not in torn.engine and ("b/test/0", 0) in torn.records
         torn.append([record("b/test/1")], "1", {"forwards": 5})
-        mended = RecordFile(path)
-        assert mended.records == file.records and mended.engine == file.engine
+        fixed = RecordFile(path)
+        assert fixed.records == file.records and fixed.engine == file.engine
 
 
 def test_a_flipped_byte_is_told(path):

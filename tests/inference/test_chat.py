@@ -204,7 +204,7 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(model, tmp_path
         os.write(ours, b"Hi\n")
         wait_for("░".encode())
         os.write(ours, b"\x03")
-        wait_for(b"stopped; the conversation goes on")
+        wait_for(b"stopped; the conversation continues")
         wait_for(b"> ")
         wait_for(b"/quit or Ctrl-D leaves", pressing=b"\x03")
         wait_for(b"> ")

@@ -121,7 +121,7 @@ SEVERAL = {
     + block(HELPED),
     "helpers of helpers": block("def a(x):\n    return b(x)\n\ndef b(x):\n    return x + 1")
     + block("def f(x):\n    return a(x)"),
-    "a helper that is mended": block("def g(x):\n    return x") + block("def g(x):\n    return x + 1")
+    "a helper that is fixed": block("def g(x):\n    return x") + block("def g(x):\n    return x + 1")
     + block("def f(x):\n    return g(x)"),
     "the draft has the imports": block(f"import math\n{DRAFT}\nassert f(1) == 2")
     + block("def f(x):\n    return x + int(math.cos(0))"),

@@ -221,7 +221,7 @@ BIAS, UP = "model.layers.0.self_attn.q_proj.bias", "model.layers.1.mlp.up_proj.w
 DAMAGED = {
     "no config": (lambda folder: (folder / "config.json").unlink(), r"is not a checkpoint: config\.json is missing"),
     "no weights": (lambda folder: (folder / WHOLE).unlink(), r"model\.safetensors is missing"),
-    "a flipped byte in the header": (changed(WHOLE, flipped(12, 0xFF)), r"model\.safetensors is damaged .*Mend it"),
+    "a flipped byte in the header": (changed(WHOLE, flipped(12, 0xFF)), r"model\.safetensors is damaged .*Fix it"),
     "a flipped length": (changed(WHOLE, flipped(1, 0x40)), r"model\.safetensors is damaged"),
     "cut at the end": (changed(WHOLE, lambda data: data[:-5]), r"model\.safetensors is damaged"),
     "cut in the header": (changed(WHOLE, lambda data: data[:40]), r"model\.safetensors is damaged"),
@@ -247,7 +247,7 @@ DAMAGED_SHARDS = {
         lambda folder: (folder / SECOND).unlink(),
         r"model-00002-of-00004\.safetensors is missing, which model\.safetensors\.index\.json names",
     ),
-    "a shard is cut": (changed(SECOND, lambda data: data[:-7]), r"00002-of-00004\.safetensors is damaged .*Mend it"),
+    "a shard is cut": (changed(SECOND, lambda data: data[:-7]), r"00002-of-00004\.safetensors is damaged .*Fix it"),
     "a shard lacks a weight": (
         edit(FIRST, lambda shard: shard.pop(EMBEDDING)),
         r"00001-of-00004\.safetensors lacks model\.embed_tokens\.weight, which model\.safetensors\.index\.json says",

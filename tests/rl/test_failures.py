@@ -147,7 +147,7 @@ def see(watch, *steps, dropped=None):
     ("step", "limit", "error", "message"),
     [
         (UNSCORABLE, 3, JudgeError, r"3 steps running: the judge gave no value .* 3 groups .*t/train/1: gold_error"),
-        (UNJUDGED, 3, JudgeError, r"3 steps running: the judge failed \(OSError: gone\)\. Mend the judge; .*again"),
+        (UNJUDGED, 3, JudgeError, r"3 steps running: the judge failed \(OSError: gone\)\. Fix the judge; .*again"),
         (REFUSED, 3, TrainingError, r"3 steps running: in the last one .* refused rows of 3 groups .*too long"),
         (UNKEPT, 20, TrainingError, r"filter in 20 steps .* 4 groups filter_tpf_range drops 3, .*Loosen those filters"),
     ],

@@ -156,7 +156,9 @@ class _Run:
     def check(self, total: int) -> None:
         """Raises StageError where too many requests have no answer."""
         failed, kept = self.asked.failed, len(self.asked.replies)
-        again = f"{kept} of {total} answers are kept; mend it and run the same command again, which asks for the others"
+        again = (
+            f"{kept} of {total} answers are kept; fix this, then run the same command again, which asks for the others"
+        )
         if self.fatal:
             raise StageError(f"the endpoint {self.endpoint.model}: {self.fatal}. {again}")
         if len(failed) > self.most_failed:

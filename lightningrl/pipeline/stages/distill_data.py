@@ -72,7 +72,7 @@ def _own(context: StageContext, data: DistillData, learners: Learners) -> tuple[
             path, end = _shard_at(context.state, start, min(start + data.shard, len(examples)))
             if not path.is_file():
                 if context.should_stop():
-                    raise Interrupted("stopped between two shards; run the same command again to go on from there")
+                    raise Interrupted("stopped between two shards; run the same command again to resume from there")
                 if decoder is None:
                     shortest = min(examples, key=lambda each: sum(len(turn["content"]) for turn in each.messages))
                     where = f"runs.{learners.runs[0].name}.method.data.decoding (over `decoding`)"
@@ -93,7 +93,7 @@ def _own(context: StageContext, data: DistillData, learners: Learners) -> tuple[
         judge.close()
     if not rows and counts["unjudged"]:
         raise JudgeError(
-            f"the judge gave no value to any of {counts['unjudged']} answers. Mend the judge or the benchmark's gold "
+            f"the judge gave no value to any of {counts['unjudged']} answers. Fix the judge or the benchmark's gold "
             f"data, delete {context.state}, and run the same command again"
         )
     return rows, counts
@@ -119,8 +119,8 @@ def _shard(
         raise
     except Exception as error:  # a judge may be anybody's code
         raise JudgeError(
-            f"the judge failed over {len(there)} answers ({error!r}). Mend the judge; then run the same command again: "
-            "it goes on with the shard that these answers are of"
+            f"the judge failed over {len(there)} answers ({error!r}). Fix the judge; then run the same command again: "
+            "it resumes at the shard that holds these answers"
         ) from error
     scored = [answer for answer in answers if answer.verdict.value is not None]
     counts = {"answers": len(decoded), "refused": len(decoded) - len(there), "unjudged": len(there) - len(scored)}

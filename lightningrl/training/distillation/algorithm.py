@@ -35,10 +35,10 @@ class DistillationConfig(Section):
     data: DistillData = DistillData()
     """The answers to train on."""
     adapter: LowRank | None = None
-    """Train adapters; left out: all weights."""
+    """Train adapters; default: all weights."""
     length: int | None = Field(None, gt=0)
     """Tokens of a training sequence, prompt included: a shorter response is filled with pads, which are trained like
-    text, and a longer one is cut. Left out: the prompt and `max_new_tokens`, the canvas that is decoded; for
+    text, and a longer one is cut. Default: the prompt and `max_new_tokens`, the canvas that is decoded; for
     block-causal models to the end of the response's last block."""
     mean_over: int = Field(1, gt=0)
     """Answers whose tokens are averaged together; the update's loss is the mean over these units. 1: each answer counts
