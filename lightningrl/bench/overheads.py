@@ -33,7 +33,7 @@ class Overheads:
     programs_per_s: float = 24.0
     """Programs a second and worker: official solutions of HumanEval on the machine of docs/benchmarks.md."""
     answers_per_s: float = 3500.0
-    """Other answers a second and worker: those of MATH500 there, each through a helper process."""
+    """Other answers per second and worker: those of MATH500 there, each through a helper process."""
     write_bytes_per_s: float = 1.3e9
     """What one process writes to a parallel file system (assumed)."""
     hash_bytes_per_s: float = 1.39e9

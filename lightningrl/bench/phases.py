@@ -27,7 +27,7 @@ PHASES = {
     "reference": (1, "trained_positions"),
     "update": (3, "trained_positions"),
 }
-"""For each phase, how many forwards a position of it is worth, and the metric that counts its positions."""
+"""For each phase, how many forwards per position of it is worth, and the metric that counts its positions."""
 
 
 def phases(folder: Path, device: torch.device, dtype: torch.dtype, plugins: Iterable[str] = ()) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def run_benchmark(
     mask_id, device = model.config.mask_token_id, model.lm_head.weight.device
     actions = sum(trajectory.response_len for trajectory in trajectories)
     lines, works, log_probs, gradients = [], [], [], []
-    for name, scores in (("packed", packed_scores), ("one a step", row_scores)):
+    for name, scores in (("packed", packed_scores), ("one per step", row_scores)):
         work = partial(_forward_and_backward, model, scores(trajectories, mask_id, positions), actions)
         entered: list[int] = []
         with machine.watched(model, hidden=lambda ids, *_, entered=entered: entered.append(ids.numel())):

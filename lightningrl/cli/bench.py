@@ -161,7 +161,8 @@ def rollouts(
     out: Out = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """The rollouts of a step: rounds with a barrier each, as they were, beside one refilled stream; 4 tokens a forward.
+    """The rollouts of a step: rounds with a barrier each, as they were, beside one refilled stream; 4 tokens per
+    forward.
 
     row_turns: rows, summed over forwards; busy_pct: of all slots; prefilled: prompt positions computed. Groups that
     fail the filter are drawn beforehand, and the judge is a pause.
@@ -205,9 +206,9 @@ def train(
 ) -> None:
     """Forward and backward of the likelihood: packed, beside one row a denoise step (TraceRL); same trajectories.
 
-    Drawn trajectories: a parametric law of denoise steps a block, mean 8 at block 32 (4 tokens a forward), and random
-    weights. Bound: the ratio of token-forwards that a formula gives for the trajectories. Exit code 1 when the two ways
-    give different log-probabilities, or the ratio of counted token-forwards is below 95 % of the bound.
+    Drawn trajectories: a parametric law of denoise steps per block, mean 8 at block 32 (4 tokens per forward), and
+    random weights. Bound: the ratio of token-forwards that a formula gives for the trajectories. Exit code 1 when the
+    two ways give different log-probabilities, or the ratio of counted token-forwards is below 95 % of the bound.
     """
     from lightningrl.bench.random_model import random_model
     from lightningrl.bench.train import run_benchmark
@@ -232,7 +233,7 @@ def train(
         f"{checkpoint or size}: {found['parameters'] / 1e6:.1f} M parameters, {found['dtype']}, block "
         f"{found['block_size']}, {found['device']}, {found['threads']} threads, torch {found['torch']}\n"
         f"{found['trajectories']} trajectories, {found['actions']} actions, {found['steps_per_block']:.2f} denoise "
-        f"steps a block, at most {found['most_steps']}"
+        f"steps per block, at most {found['most_steps']}"
     )
     _print(TRAIN_COLUMNS, found["lines"])
     typer.echo(
@@ -332,7 +333,7 @@ def phases(
         f"{folder.name}: {found['parameters'] / 1e6:.2f} M parameters; peak measured here "
         f"{found['peak_operations_per_s'] / 1e9:.0f} GFLOP/s; rollouts {found['rollout_tokens_per_s']:.0f} tokens/s; "
         f"at most {found['peak_memory_bytes'] / 1e6:.0f} MB; decoder and trainer differ by "
-        f"{found['logp_gap_mean']:.1e} nats a token in the worst step's mean, {found['logp_gap_max']:.1e} at most"
+        f"{found['logp_gap_mean']:.1e} nats per token in the worst step's mean, {found['logp_gap_max']:.1e} at most"
     )
     _print(PHASE_COLUMNS, found["phases"])
     _write(out, found)

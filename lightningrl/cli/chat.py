@@ -39,8 +39,8 @@ def chat(
     """Talk to a checkpoint in the terminal.
 
     An answer appears block by block; on a terminal the block that is being decoded is shown too, with a shade for every
-    token that is still masked. After each: its tokens, forwards, tokens per forward (TPF) and tokens a second, on
-    standard error. Questions may come from a pipe, one a line.
+    token that is still masked. After each: its tokens, forwards, tokens per forward (TPF) and tokens per second, on
+    standard error. Questions may come from a pipe, one per line.
 
     \b
     While it runs:

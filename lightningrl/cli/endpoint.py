@@ -49,7 +49,7 @@ def evaluate_endpoint(
     workers: int,
     decoding: Mapping[str, Any],
 ) -> None:
-    """Writes records.jsonl, summary.json, selfcheck.json and run.json into `out`, and prints a line a threshold.
+    """Writes records.jsonl, summary.json, selfcheck.json and run.json into `out`, and prints a line per threshold.
 
     decoding: the options of decoding that the user gave. Raises ConfigError for those that a server has of its own,
     and what asking and judging raise; the same command then resumes.
@@ -129,7 +129,7 @@ def word_line(reported: Mapping[str, Any]) -> str:
     line = (
         f"by the server's word: TPF {number('tpf_reported', '{:.2f}')} ({reported['n_counted']} answers with counts), "
     )
-    line += f"{number('completion_tokens_mean')} tokens an answer, {number('accepted_mean')} of them accepted drafts"
+    line += f"{number('completion_tokens_mean')} tokens per answer, {number('accepted_mean')} of them accepted drafts"
     if reported["doubted"]:
         line += f"; {reported['doubted']} answers with contradictory counts, such as: {'; '.join(reported['doubts'])}"
     if reported["no_answer"]:

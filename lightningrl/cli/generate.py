@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from lightningrl.inference.responses import PlannedResponse
 
 Input = Annotated[
-    str | None, typer.Argument(help="JSON lines, or plain prompts one a line (name.txt); `-`: JSON lines from stdin.")
+    str | None, typer.Argument(help="JSON lines, or plain prompts one per line (name.txt); `-`: JSON lines from stdin.")
 ]
-Tokens = Annotated[bool, typer.Option(help="With arrays of one entry a token: ids, pieces, log-probs, entropies, ...")]
+Tokens = Annotated[
+    bool, typer.Option(help="With arrays of one entry per token: ids, pieces, log-probs, entropies, ...")
+]
 
 
 @options.decoding_options()
@@ -39,7 +41,7 @@ def generate(
     max_new_tokens: options.MaxNewTokens = None,
     **given: Any,
 ) -> None:
-    """Decode prompts: one JSON line a response, written as soon as it is known.
+    """Decode prompts: one JSON line per response, written as soon as it is known.
 
     A line of the input is {"prompt": "..."}, {"messages": [{"role": "user", "content": "..."}]} or
     {"prompt_ids": [...]}, with an `id` if you like, and settings of its own that override the options: samples,

@@ -64,7 +64,7 @@ def summary_line(title: str, summary: Mapping[str, Any]) -> str:
         f"{title}: accuracy {number('accuracy_pct', '{:.1f}')} % [{summary['accuracy_pct_low']:.1f}, "
         f"{summary['accuracy_pct_high']:.1f}], compat {number('compat_accuracy_pct', '{:.1f}')}; TPF "
         f"{number('tpf', interval=True)} (true {number('tpf_true')}, paper's {number('tpf_paper')}); "
-        f"{number('forwards_per_problem', '{:.1f}')} forwards a problem, {number('response_tokens_mean', '{:.1f}')} "
-        f"tokens an answer; truncated {number('truncated_pct', '{:.1f} %')}; {samples} response"
+        f"{number('forwards_per_problem', '{:.1f}')} forwards per problem, {number('response_tokens_mean', '{:.1f}')} "
+        f"tokens per answer; truncated {number('truncated_pct', '{:.1f} %')}; {samples} response"
         f"{'' if samples == 1 else 's'} to {problems} problem{'' if problems == 1 else 's'}: {status}"
     )

@@ -248,7 +248,7 @@ def _show_quantizations(found: dict[str, Any]) -> None:
 def _show_evaluations(found: dict[str, Any]) -> None:
     typer.echo("\nEvaluations, one device each; forwards and positions of a response at the primary threshold")
     header = ["evaluation", "problems", "longest", "forwards", "positions each", "positions", "thresholds"]
-    lines = [[*header, "seconds a threshold", "bound by", "GPU-hours"]]
+    lines = [[*header, "seconds per threshold", "bound by", "GPU-hours"]]
     for name, row in found["evaluations"].items():
         problems, thresholds, point = str(row["problems"] * row["samples"]), str(row["thresholds"]), row["point"]
         if point is None:

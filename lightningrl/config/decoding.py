@@ -62,10 +62,10 @@ class Decoding(Section):
     """A published decoder, whose pieces are taken where no key beside it says otherwise: `sdar_dynamic`,
     `entropy_bounded`, `llada`, `fast_dllm_v1_dual`, ...; `lightningrl decoders` lists them with the models they fit."""
     selector: str = "threshold"
-    """Which masked positions a forward reveals: `threshold`, `quota_threshold`, `quota` (steps a block), `timestep`
+    """Which masked positions a forward reveals: `threshold`, `quota_threshold`, `quota` (steps per block), `timestep`
     and `random_timestep` (steps), `factor`, `entropy` and `cumulative_entropy` (nats), `skip_threshold`, `bernoulli`
-    and `top_sum` (factor; ranked by a probability), `scripted` (tokens a step), or `module:attribute`. Its parameter is
-    what `evaluation.thresholds` sweep."""
+    and `top_sum` (factor; ranked by a probability), `scripted` (tokens per step), or `module:attribute`. Its
+    parameter is what `evaluation.thresholds` sweep."""
     selector_options: Options = Field(default_factory=dict)
     """The selector's other arguments: `{"inclusive": true, "steps": 4}` of `threshold`, `{"compat": true}` of
     `factor`."""

@@ -19,7 +19,7 @@ class DistillData(Section):
     keep: Literal["correct", "all"] = "correct"
     """Which of the base's answers: those that the judge finds correct, as published, or all."""
     samples: int = Field(default=1, gt=0)
-    """own: answers a problem; several differ only at a temperature."""
+    """own: answers per problem; several differ only at a temperature."""
     temperature: float = Field(default=0.0, ge=0)
     """own: 0, greedy, as published."""
     decoding: Decoding = Decoding()

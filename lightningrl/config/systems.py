@@ -229,7 +229,7 @@ def _policies(experiment: Experiment) -> Iterator[System]:
 
 
 def _of_entry(entry: SystemEntry, policies: dict[str, System]) -> list[System]:
-    """Returns the systems that an entry is about, as they would be without it: one, or one a run of a series."""
+    """Returns the systems that an entry is about, as they would be without it: one, or one per run of a series."""
     policy = entry.policy or entry.name
     all_series = {system.series for system in policies.values() if system.series}
     about = [system for system in policies.values() if policy in (system.name, system.series)]

@@ -96,7 +96,7 @@ class Evaluation(Section):
 
 
 class Speed(Section):
-    """Wall-clock tokens a second (Table 7): measured only where a table or figure asks for it, at
+    """Wall-clock tokens per second (Table 7): measured only where a table or figure asks for it, at
     `evaluation.primary_threshold`."""
 
     benchmarks: list[str] = []

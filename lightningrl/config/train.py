@@ -112,7 +112,7 @@ class Run(Section):
     max_rounds: int = Field(4, gt=0)
     """Until `prompts` groups pass the filter, failed ones are replaced by the next prompts, those of them that fail by
     others, and so on, at most as in so many rounds (the paper resamples until full). A step prepares the
-    requests of all of them, so hundreds cost seconds a step."""
+    requests of all of them, so hundreds cost seconds per step."""
     temperature: float = Field(1.0, gt=0)
     """The temperature of rollouts."""
     threshold: float = 0.9
@@ -130,7 +130,7 @@ class Run(Section):
     microbatch: int = Field(8, gt=0)
     """Trajectories (supervised: sequences) a forward; changes memory and speed, not results (beyond rounding)."""
     microbatch_positions: int | None = Field(None, gt=0)
-    """Token positions a forward at most: what bounds memory where lengths differ. A longer trajectory goes through
+    """Token positions per forward at most: what bounds memory where lengths differ. A longer trajectory goes through
     several forwards, its clean tokens in each (at least one noisy block a forward); changes memory and speed, and what
     is counted as computed, not results (beyond rounding)."""
     state_share: float = Field(1.0, gt=0, le=1)
@@ -140,7 +140,7 @@ class Run(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """The precision of forwards; master weights, gradients and optimiser states are float32 always."""
     max_logp_gap: float | None = Field(None, gt=0)
-    """The largest mean gap between the decoder's log-probabilities and the trainer's, nats a token; measured at every
+    """The largest mean gap between the decoder's log-probabilities and the trainer's, nats per token; measured at every
     first update. A larger one stops the run at its first update, and later is logged and noted in the step's metrics
     (`logp_gap_allowed`). Default: 0.05 in float32, 0.5 in bfloat16, where other kernels on both sides round
     differently."""

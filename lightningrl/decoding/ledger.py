@@ -28,7 +28,7 @@ class Part:
     and denoise), `commit`, `refresh` (the whole canvas, which denoises too and whose keys and values are kept)."""
     rows: int
     query_tokens: int
-    """Query positions a row, those of its twin among them."""
+    """Query positions per row, those of its twin among them."""
     kv_tokens: int
     """Keys that the part's queries see at most."""
     revealed: int

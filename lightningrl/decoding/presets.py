@@ -1,7 +1,7 @@
 """Published decoders by name, as data: which pieces they are made of, the published value of the parameter, the source.
 
 A preset names every piece, so that it says the same whatever it is merged over. `parameter` is the selector's (a
-threshold, steps a block, nats, a factor); it is left out where the publication leaves it to the user. `attention` is
+threshold, steps per block, nats, a factor); it is left out where the publication leaves it to the user. `attention` is
 what it needs of the model: a preset for block-causal models cannot decode one that sees its whole canvas; so is
 `logit_shift`, where it matters: whether the logits at a position predict the next one; so are `planner`, and `adapter`:
 the LoRA without which its weights were not published. What a decoder does otherwise than its publication is in

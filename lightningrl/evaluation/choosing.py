@@ -50,7 +50,7 @@ class ChoiceEvaluation:
     _loaded: tuple[Transformer, Any] | None = field(default=None, init=False)
 
     def rows(self) -> list[Row]:
-        """Returns a row a problem, in order: uid, answer, logp, tokens, characters, prompt_sha256, family.
+        """Returns a row per problem, in order: uid, answer, logp, tokens, characters, prompt_sha256, family.
 
         Raises Interrupted, between two shards, when `should_stop` says so.
         """

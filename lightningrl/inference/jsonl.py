@@ -111,7 +111,7 @@ def read_prompts(source: str, defaults: Settings, plugins: Sequence[str] = ()) -
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     numbered = [(number, line.rstrip(b"\r")) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
-        raise ConfigError(f"{name} has no prompt: expected one a line")
+        raise ConfigError(f"{name} has no prompt: expected one per line")
     found, first_use = [], dict[str, int]()
     for index, (number, text) in enumerate(numbered):
         read = partial(_parse, text, name.endswith(".txt"))

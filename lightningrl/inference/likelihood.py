@@ -5,7 +5,7 @@ tokens of an answer a number l is drawn uniformly from 1 to L, l of them are mas
 log-probabilities estimates a lower bound of log p(answer | context). Numbers are drawn systematically (evenly spaced
 from one uniform start, modulo L), which is uniform for each and lowers the variance; where there are no more sets of
 masks than samples, each set is computed once and nothing is drawn. Where positions see the whole canvas, the answer is
-one segment; a model of blocks has one a block, each behind its clean past, because that is how its likelihood factors.
+one segment; a model of blocks has one per block, each behind its clean past, as its likelihood factors.
 
 `left_to_right` is the exact probability of revealing the answer from left to right, one token a forward: everything
 behind a token is masked when it is scored. It is another distribution of the same model, and no bound of the first.

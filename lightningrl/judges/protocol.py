@@ -18,7 +18,7 @@ from lightningrl.types import Example, Verdict
 
 class Judge(Protocol):
     """A judge decides whether responses answer their examples. Only one `judge` call may run at a time, but a training
-    makes its calls, one a group, from another thread than the one that made the judge and that closes it.
+    makes its calls, one per group, from another thread than the one that made the judge and that closes it.
 
     Its constructor takes `workers=n`, the number of processes that it may use at the same time.
     """

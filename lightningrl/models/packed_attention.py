@@ -65,7 +65,7 @@ class PackedBlocks:
         size, heads = self.layout.block_size, len(q_NQD)
         group, bias = heads // kv_heads, None
         if tile.seen_by_all < tile.keys:
-            # One line a position, or a copy: all of a copy's positions see the same past.
+            # One line per position, or a copy: all of a copy's positions see the same past.
             limit = torch.from_numpy(tile.limit[:, :: size if tile.copies else 1]).to(q_NQD.device)
             hidden = torch.arange(tile.seen_by_all, tile.keys, device=limit.device) >= limit[:, :, None, None]
             bias = q_NQD.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))

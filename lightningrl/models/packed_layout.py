@@ -3,7 +3,7 @@
 A packed row holds segments one after another, each `[clean | copies]`: the clean tokens of one sequence, then noisy
 copies of single blocks of it. A clean position sees the clean positions of its own and earlier blocks; a position of a
 copy of block b sees the clean positions of the blocks before b, and its own copy. Nothing sees another segment.
-That is SDAR's doubled mask (block diagonal, offset block causal, block causal) with any number of noisy copies a block.
+That is SDAR's doubled mask (block diagonal, offset block causal, block causal) with several noisy copies per block.
 
 Tiles are cut from the row with short segments next to each other padded to one shape, so that a whole run of them is
 two tiles: many small products would cost more than what is computed of the pads.

@@ -43,7 +43,7 @@ def differences(headline: pd.DataFrame) -> list[str]:
 def among_seeds(headline: pd.DataFrame, seeds: pd.DataFrame) -> list[str]:
     """Returns a sentence for each policy in `seeds`, with the places of its TPF and accuracy difference among theirs.
 
-    seeds: rows of recorded runs of the same experiment, one a seed, in the headline's columns.
+    seeds: rows of recorded runs of the same experiment, one per seed, in the headline's columns.
     """
     row: Any
     sentences = []

@@ -1,4 +1,4 @@
-"""The table of systems of several families side by side: accuracy, every count of a run, and tokens a second.
+"""The table of systems of several families side by side: accuracy, every count of a run, and tokens per second.
 
 A row is a (system, benchmark) at the system's primary threshold; AUP is over its sweep, under the benchmark's one
 y_max. docs/counts.md defines the counts, whose names stand in the header as they are in `headline.csv`. Tokens a second
@@ -60,7 +60,7 @@ def rivals(headline: pd.DataFrame, speed: pd.DataFrame) -> Table:
         "keys per token: docs/counts.md. AUP (TPF x percent) as published, over the sweep, with one y_max a benchmark.",
         *_conditions(speed),
         f"Brackets: 95 % intervals over problems (accuracy: Wilson; others: {_replicates(headline)} bootstrap "
-        "replicates); of tokens a second over repetitions.",
+        "replicates); of tokens per second over repetitions.",
     ]
     return build_table("rivals", "Systems of several families, one count.", notes, columns, data, 3)
 

@@ -4,7 +4,7 @@ For every denoise forward of a response there is one noisy copy of the block it 
 earlier forwards hold their tokens, all others the mask, and the positions revealed by this very forward are the
 actions. For a model whose positions see the whole canvas, the copy is of the whole canvas, and the blocks that come
 later are masked in it. With the decoder's weights the result equals the decoder's `behaviour_logp`. The sum over
-actions is TraceRL's surrogate of the path's probability, because it leaves out one factor: which positions a forward
+actions is TraceRL's surrogate of the path's probability, because it leaves out one factor: which positions per forward
 reveals depends on the tokens that were drawn, too.
 
 Tokens after the first stop token are context, never actions; the stop token is an action.

@@ -22,20 +22,20 @@ _log = logging.getLogger(__name__)
 
 
 def allowed_nats(run: Run) -> float:
-    """Returns the largest mean gap that a run may have, nats a token."""
+    """Returns the largest mean gap that a run may have, nats per token."""
     return ALLOWED_NATS[run.precision] if run.max_logp_gap is None else run.max_logp_gap
 
 
 def check_gap(mean: float | None, run: Run, *, step: int, is_first: bool) -> dict[str, Any]:
     """Returns what a step's metrics say of a gap that is too large: `logp_gap_allowed`; nothing where it is not.
 
-    mean: nats a token, None where an update left nothing to measure. is_first: no update has been taken before. Raises
-    CheckpointError there.
+    mean: nats per token, None where an update left nothing to measure. is_first: no update has been taken before.
+    Raises CheckpointError there.
     """
     allowed = allowed_nats(run)
     if mean is None or not mean > allowed:  # a mean that is no number is the skipped update's to tell
         return {}
-    found = f"decoder and trainer disagree by {mean:.3f} nats a token (allowed: {allowed:g})"
+    found = f"decoder and trainer disagree by {mean:.3f} nats per token (allowed: {allowed:g})"
     if is_first:
         raise CheckpointError(
             f"{found}. They must have the same weights, block size and precision. Where the gap is that of the kernels "

@@ -75,7 +75,7 @@ def tpf(groups: Groups) -> np.ndarray:
 
 
 def tpf_true(groups: Groups) -> np.ndarray:
-    """Returns response tokens a forward, separate commits counted: what such a decoder really takes."""
+    """Returns response tokens per forward, separate commits counted: what such a decoder really takes."""
     return groups.table(lambda a: a.trajectory.stats.tpf_true)
 
 
@@ -120,7 +120,7 @@ class Reward(Section):
 def raw(name: str, groups: Groups) -> np.ndarray:
     """Returns (N, G): a reward of ours, or of somebody's `module:attribute`.
 
-    Raises ConfigError when that gives anything but one finite number a response.
+    Raises ConfigError when that gives anything but one finite number per response.
     """
     if name in FUNCTIONS:
         return FUNCTIONS[name](groups)

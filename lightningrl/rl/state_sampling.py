@@ -1,4 +1,4 @@
-"""Training on a random part of each trajectory's states: fewer positions an update, and the same gradient on average.
+"""Training on a random part of each trajectory's states: fewer positions per update, and the same gradient on average.
 
 Of a trajectory's C states m are taken, m being the share of C to the nearest whole number and at least 1. Each is taken
 with probability m / C, and its actions count C / m times in the loss, which is a sum over actions; the normalisers stay

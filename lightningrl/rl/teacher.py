@@ -40,8 +40,8 @@ class Teacher:
         self._known: dict[tuple[int, str, str], float] = {}
 
     def rewards(self, groups: Groups) -> np.ndarray:
-        """Returns (N, G) nats a token. A step asks for its responses several times, and they are scored once; those of
-        other steps are forgotten, so that a resumed run computes what an undisturbed one does."""
+        """Returns (N, G) nats per token. A step asks for its responses several times, and they are scored once; those
+        of other steps are forgotten, so that a resumed run computes what an undisturbed one does."""
         answers = {_key(answer): answer for group in groups.answers for answer in group}
         steps = {key[0] for key in answers}
         self._known = {key: value for key, value in self._known.items() if key[0] in steps}

@@ -25,7 +25,7 @@ def test_the_official_loop_decodes_what_the_naive_decoder_does_and_stores_every_
 
 
 def test_all_variants_decode_the_same_tokens_with_the_forwards_their_plans_say():
-    """Blocks of 4, two tokens a step: 2 denoise forwards a block; 5 whole blocks of 8 + 20 tokens."""
+    """Blocks of 4, two tokens per step: 2 denoise forwards per block; 5 whole blocks of 8 + 20 tokens."""
     model = tiny_model(3, block_size=4)
     variants = variants_of(model, Workload(8, 20, 2.0), [1, 3], repeats_at_1=1)
     counts = {(v.name, v.batch): v.decode() for v in variants}
@@ -74,7 +74,7 @@ def test_forwards_of_static_shape_are_measured_beside_plain_ones_and_against_the
 
 
 def test_command_prints_the_processor_time_of_a_turn(tmp_path):
-    """How long it is depends on the machine; how many turns there are does not: blocks of 8, four tokens a step."""
+    """How long it is depends on the machine; how many turns there are does not: blocks of 8, four tokens per step."""
     out = tmp_path / "turn.json"
     asked = [
         "bench",

@@ -106,7 +106,7 @@ def test_what_is_counted_is_what_the_formula_says_and_both_give_the_same_numbers
 
 
 def test_the_histogram_is_the_law_it_names():
-    """1 + Poisson(7), of 1,000 blocks, rounded; mean 8 to 0.01: 4 tokens a forward at block 32."""
+    """1 + Poisson(7), of 1,000 blocks, rounded; mean 8 to 0.01: 4 tokens per forward at block 32."""
     assert STEPS_OF_1000_BLOCKS == (1, 6, 22, 52, 91, 128, 149, 149, 130, 101, 71, 45, 26, 14, 7, 3, 1, 1)
     mean = sum(n * (k + 1) for k, n in enumerate(STEPS_OF_1000_BLOCKS)) / sum(STEPS_OF_1000_BLOCKS)
     assert 32 / mean == pytest.approx(4, abs=0.01)
@@ -132,9 +132,9 @@ def test_command_prints_both_ways_and_the_percentages_and_writes_the_figures(tmp
     words = ["--count", "2", "--repeats", "1", "--recompute", "--out", str(out)]
     done = CliRunner().invoke(app, [*COMMAND, *words])
     assert done.exit_code == 0, done.output
-    assert "one a step" in done.stdout and "100.0 % of the bound" in done.stdout and "say (77 %" in done.stdout
+    assert "one per step" in done.stdout and "100.0 % of the bound" in done.stdout and "say (77 %" in done.stdout
     found = json.loads(out.read_text())
-    assert [line["rows"] for line in found["lines"]] == ["packed", "one a step"] and found["logp_gap"] < 1e-4
+    assert [line["rows"] for line in found["lines"]] == ["packed", "one per step"] and found["logp_gap"] < 1e-4
 
 
 def test_command_trains_on_a_checkpoints_own_responses(tmp_path):

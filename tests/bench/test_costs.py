@@ -106,7 +106,7 @@ def test_training_positions_of_a_trajectory_are_its_rows(prompt, reveal, respons
 
 
 def test_decoding_positions_are_the_ledgers():
-    """Whole steps a block, so that tokens a forward are what the script says."""
+    """Whole steps per block, so that tokens per forward are what the script says."""
     decoder = BlockDecoder(tiny_model(), ())
     found = decoder.decode(requests_of([8, 8, 8], 16), DecodePolicy(Scripted(2.0)))
     lengths = Lengths(8, 16, 2.0)
@@ -127,7 +127,7 @@ def test_operations_are_two_a_weight_and_position_and_four_a_key_and_an_update_i
 
 
 def test_a_lone_row_is_bound_by_bandwidth_and_a_full_engine_by_arithmetic():
-    """On an H100 a bf16 weight read is worth about 295 operations a byte: fewer positions a forward are bandwidth."""
+    """On an H100 a bf16 weight read is worth about 295 operations a byte: fewer positions per forward are bandwidth."""
     lengths = Lengths(120, 300, 4.0)
     alone = costs.decoding_cost(EIGHT, H100, Shares(), lengths, 1, 1)
     full = costs.decoding_cost(EIGHT, H100, Shares(), lengths, 512, 256)

@@ -21,7 +21,7 @@ SHIFTED, BLOCKS = FULL | {"logit_shift": True}, {"block_size": BLOCK}
 OPENING = {"schedule_options": {"block_size": BLOCK, "opens_first": True}}
 EXACT = {
     "llada": ({"preset": "llada"}, FULL, 4),
-    "two steps a block": ({"preset": "llada"}, FULL, 2),
+    "two steps per block": ({"preset": "llada"}, FULL, 2),
     "prefix": ({"preset": "fast_dllm_v1_prefix_static"}, FULL, 2),
     "dual": ({"preset": "fast_dllm_v1_dual_static"}, FULL, 4),
     "dual, refreshed": ({"preset": "fast_dllm_v1_dual_static", "schedule_options": {"refresh_every": 2}}, FULL, 4),
@@ -30,7 +30,7 @@ EXACT = {
     "dream's caches in one step": (OPENING | {"preset": "fast_dllm_v1_dream_prefix_static"}, SHIFTED, 1),
     "dream's caches in more steps than positions": (OPENING | {"preset": "fast_dllm_v1_dream_dual_static"}, SHIFTED, 6),
     "origin, all steps": ({"preset": "dream_origin", "schedule_options": {"least_forwards": 7}}, SHIFTED, 7),
-    "two steps a block, three at least": ({"preset": "llada", "schedule_options": {"least_forwards": 3}}, FULL, 2),
+    "two steps per block, three at least": ({"preset": "llada", "schedule_options": {"least_forwards": 3}}, FULL, 2),
     "sdar": ({"preset": "sdar_static"}, BLOCKS, 4),
     "sdar in three steps": ({"preset": "sdar_static", "schedule": "fused"}, BLOCKS, 3),
     "sdar in one step": ({"preset": "sdar_sequential"}, BLOCKS, 1),

@@ -59,7 +59,7 @@ def test_a_server_is_judged_and_says_what_it_says(folder):
         bodies = [call.body for call in server.calls]
         assert {(body["temperature"], body["top_p"], body["max_tokens"]) for body in bodies} == {(0.5, 0.9, 32)}
         assert "accuracy 100.0 %" in done.stdout and "TPF unknown" in done.stdout
-        assert "by the server's word: TPF 2.00 (6 answers with counts), 8.0 tokens an answer" in done.stdout
+        assert "by the server's word: TPF 2.00 (6 answers with counts), 8.0 tokens per answer" in done.stdout
         again = run(server, "--temperature", "0.5", "--seed", "3", "--extra-body", '{"top_p": 0.9}', "--limit", "6")
         assert again.stdout == done.stdout and len(server.calls) == 6  # nothing is asked twice
         for more in ([], ["--temperature", "0.5", "--limit", "6"]):

@@ -63,7 +63,7 @@ def position_logp(model, shown, position, token):
 
 
 def in_this_order(model, each, order):
-    """The log-probability of revealing a segment's positions in an order, one a forward; `each`: all tokens."""
+    """The log-probability of revealing a segment's positions in an order, one per forward; `each`: all tokens."""
     shown, total = list(each), 0.0
     for position in order:
         shown[position] = MASK_ID

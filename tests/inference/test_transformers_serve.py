@@ -108,7 +108,7 @@ def test_a_real_server_is_asked_and_judged(folder, url, api, monkeypatch):
     words += ["--benchmark", "gsm-mini", "--data", "test.jsonl", "--max-new-tokens", str(NEW_TOKENS), "--out", api]
     done = CliRunner().invoke(app, ["evaluate", *words])
     assert done.exit_code == 0, done.output
-    assert "4 responses to 4 problems" in done.stdout and "tokens an answer" in done.stdout
+    assert "4 responses to 4 problems" in done.stdout and "tokens per answer" in done.stdout
     records = [json.loads(line) for line in (folder / api / "records.jsonl").read_text().splitlines()]
     assert [record["uid"] for record in records] == [example.uid for example in PROBLEMS]
 

@@ -29,7 +29,7 @@ def test_the_bound_is_that_of_the_precision_unless_the_run_says_another(told, al
     assert allowed_nats(run) == allowed
     for mean in (None, 0.0, allowed):
         assert check_gap(mean, run, step=1, is_first=True) == {}
-    with pytest.raises(CheckpointError, match=rf"nats a token \(allowed: {allowed}\).*runs\.max_logp_gap"):
+    with pytest.raises(CheckpointError, match=rf"nats per token \(allowed: {allowed}\).*runs\.max_logp_gap"):
         check_gap(1.01 * allowed, run, step=1, is_first=True)
     assert not caplog.records
     assert check_gap(1.01 * allowed, run, step=7, is_first=False) == {"logp_gap_allowed": allowed}

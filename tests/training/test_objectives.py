@@ -142,7 +142,7 @@ def test_a_canvas_is_filled_with_pads_and_no_answer_is_cut(tmp_path):
 
 
 def test_a_budget_is_spent_by_the_last_phase_and_its_rate_falls_with_it():
-    """4 rows of 7 positions each, three times: 84 token-forwards a step; the warm start's have an end token less."""
+    """4 rows of 7 positions each, three times: 84 token-forwards per step; the warm start's have an end token less."""
     model = tiny_model(0, **DREAM)
     config = Pretrain(
         autoregressive={"steps": 2, "sequences": 4}, diffusion={"steps": 1, "sequences": 4, "decay": 1.0},

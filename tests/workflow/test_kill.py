@@ -87,7 +87,7 @@ def test_an_evaluation_in_parts_gathers_to_the_same_bytes(undisturbed, tmp_path:
 
 def kill_while_working(checkout: Checkout, kind: str, rows: int, then_s: float) -> bool:
     """Start Snakemake, and kill the whole process group while a stage of this kind is at work: `then_s` seconds after
-    one has written that many rows of timing (its start is the first, then one a step) since. False when all of them
+    one has written that many rows of timing (its start is the first, then one per step) since. False when all of them
     had ended before that."""
     results = checkout.path("results/nano")
     command = [sys.executable, "-m", "snakemake", *ARGUMENTS, "--configfile", NANO]

@@ -171,7 +171,7 @@ def bench_decode(setting: Setting, batch: int, forwards: str) -> dict[str, Any]:
 
 
 def bench_train(setting: Setting) -> dict[str, Any]:
-    """Forward and backward of packed rows beside one row a step (`bench train`)."""
+    """Forward and backward of packed rows beside one row per step (`bench train`)."""
     out = setting.out / "train.json"
     words = ["bench", "train", "--size", setting.size, "--device", setting.device, "--recompute", "--out", str(out)]
     small = ["--new-tokens", "32", "--prompt-tokens", "8", "--repeats", "1", "--block-size", "8"]

@@ -83,7 +83,7 @@ PARTS: dict[str, list[Case]] = {
     "turns": TURNS,
     "flex": [Case("forward and backward", "flex")],
     **{f"decode-{batch}": _bench_decode(batch) for batch in (1, 16, 64, 256)},
-    "train": [Case("packed beside one row a step", "bench_train")],
+    "train": [Case("packed beside one row per step", "bench_train")],
     "stages": [
         *_stages("data --name gsm-mini", "selfcheck --name gsm-mini", "tokenizer", "pretrain", "train --name timed"),
         Case("phases", "phases"),

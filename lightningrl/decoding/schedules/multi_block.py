@@ -77,7 +77,7 @@ def _one_more(schedule: Window, at: WindowProgress, size: int, may_B: np.ndarray
 
 @dataclass(frozen=True, slots=True)
 class BlockPipeline(Window):
-    """D2F: as many blocks as have been opened, one a forward, counted from the prompt's end.
+    """D2F: as many blocks as have been opened, one per forward, counted from the prompt's end.
 
     A position sees to the end of its block, and the prompt is one block; it is what D2F's LoRA was trained for, over
     models that see everything without it. The first forward computes the prompt and the first block. drops_rest: what

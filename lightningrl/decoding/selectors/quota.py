@@ -1,4 +1,4 @@
-"""Reveal a fixed number of positions a step: SDAR's `low_confidence_static`, and by position its `sequential`."""
+"""Reveal a fixed number of positions per step: SDAR's `low_confidence_static`, and by position its `sequential`."""
 
 from __future__ import annotations
 

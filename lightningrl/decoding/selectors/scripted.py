@@ -1,4 +1,4 @@
-"""Reveal a given number of tokens a step, whatever the model says: speed without trained weights."""
+"""Reveal a given number of tokens per step, whatever the model says: speed without trained weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightningrl.errors import DecodeError
 class Scripted:
     """Step s of a block (from 1) brings the revealed positions to round(s * tokens_per_step), best ranked first.
 
-    The tokens a forward of a run come out a little lower where the last step of a block finds fewer left: read them
+    The tokens per forward of a run come out a little lower where the last step of a block finds fewer left: read them
     off the ledger.
     """
 

@@ -17,7 +17,7 @@ from lightningrl.utils.registry import resolve
 
 
 def run(context: StageContext) -> None:
-    """Write records.jsonl (thresholds in order) and summary.json (one entry a threshold, the server's word apart)."""
+    """Write records.jsonl (thresholds in order) and summary.json (one entry per threshold, the server's word apart)."""
     evaluation = make_evaluation(context)
     found = {threshold: evaluation.at(threshold) for threshold in context.config["sweep"]["thresholds"]}
     rows = (record.to_json() for records in found.values() for record in records)

@@ -1,4 +1,4 @@
-"""Measure tokens a second of a server (`systems.endpoint`) on the first test problems of a benchmark.
+"""Measure tokens per second of a server (`systems.endpoint`) on the first test problems of a benchmark.
 
 It stands for `speed` where a system names an endpoint; what is timed, `lightningrl.bench.endpoint_speed` says. The
 machine is the server's, which this one cannot know: `device` names the endpoint's model instead.

@@ -22,7 +22,7 @@ from lightningrl.utils.numbers import shortest
 
 
 def run(context: StageContext) -> None:
-    """Write records.jsonl (thresholds in order) and summary.json (one entry a threshold, with the precision)."""
+    """Write records.jsonl (thresholds in order) and summary.json (one entry per threshold, with the precision)."""
     sweep = _sweep(context)
     try:
         found = {threshold: sweep.at(threshold) for threshold in context.config["sweep"]["thresholds"]}

@@ -1,4 +1,4 @@
-"""Measure tokens a second of a policy on the first test problems of a benchmark, at the primary threshold.
+"""Measure tokens per second of a policy on the first test problems of a benchmark, at the primary threshold.
 
 What is timed, `lightningrl.bench.speed` says; nothing is judged. It is volatile by nature: its seconds are of one
 machine at one time, and another run would find others; yet once made the file is final, and nothing but a changed

@@ -23,7 +23,7 @@ MOST_WRITTEN = 12
 
 @style.drawing("outliers")
 def outliers(probes: pd.DataFrame) -> style.Drawn:
-    """Draws the plain weights' heat maps, a row a policy, a column a kind of token."""
+    """Draws the plain weights' heat maps, a row per policy, a column a kind of token."""
     table = probes[probes["measure"] == MEASURE]
     if table.empty:
         raise StageError(MISSING)

@@ -211,7 +211,7 @@ def table7(speed: pd.DataFrame) -> Sections:
     ]
     printed = [line for line in found if line.row.numbers]
     parts = (published("table7", printed, SPEED_METRICS), _measured_speed(found), _speed_difference(found))
-    return sections("table7", "Table 7: tokens a second, GSM8K", parts)
+    return sections("table7", "Table 7: tokens per second, GSM8K", parts)
 
 
 def _measured_speed(found: Sequence[Line]) -> Part:

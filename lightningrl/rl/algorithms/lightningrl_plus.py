@@ -1,4 +1,4 @@
-"""LightningRL with another speed reward: fewer forwards and fewer tokens an answer, among correct answers only.
+"""LightningRL with another speed reward: fewer forwards and fewer tokens per answer, among correct answers only.
 
 Tokens a forward can be earned with longer answers, and are; below the trained threshold accuracy may fall off
 (docs/study.md). So the speed reward is minus the denoise forwards of the response, which padding does not raise, with a

@@ -1,6 +1,6 @@
 """What the published code computes, defects included, as a rival: to tell a difference of method from one of code.
 
-Both rewards z-scored; one row a response in which every token of a block is masked, whatever the decoder did; the NLL
+Both rewards z-scored; one row per response in which every token of a block is masked, whatever the decoder did; the NLL
 of responses whose summed reward is at least 0, since correctness never reaches its trainer; overlong answers wrong.
 What it does to batches, learning rates and tokens by accident (docs/paper_index.md) is not copied.
 """

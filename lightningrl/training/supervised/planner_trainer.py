@@ -123,7 +123,7 @@ class PlannerTrainer(BudgetedTrainer):
         self.corpus = build_corpus(setup.tokenizer, setup.train, setup.task.render, 1)
         self.optimiser = torch.optim.AdamW(self.weights, lr=run.learning_rate, weight_decay=run.weight_decay)
         self.selection = Selection(
-            "highest validation accuracy; of equals the most tokens a forward, then the last",
+            "highest validation accuracy; of equals the most tokens per forward, then the last",
             lambda figures: (figures["validation_accuracy_pct"], figures["validation_tpf"]),
             setup.world.is_first,
         )
