@@ -190,7 +190,8 @@ _TABLE = (
         ),
     ),
     Kind(
-        "release", ("configuration.yaml", "provenance.csv", "provenance.html"), reads=("report",), pinned_by_name=True,
+        "release", ("report.html", "configuration.yaml", "provenance.csv", "provenance.html"), reads=("report",),
+        pinned_by_name=True,
         shown=Shown(
             "provenance.html", "Provenance", {"what": "configuration and provenance of every stage"},
             "workflow/report/provenance.rst",

@@ -24,7 +24,7 @@ from lightningrl.pipeline import again, manifest
 from lightningrl.pipeline.final_failures import mark_of, reason_in
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import RESULTS, Stage
-from lightningrl.pipeline.stages.release import link
+from lightningrl.pipeline.stages.release import WORKFLOW, link
 
 NOTES = Path(".snakemake/incomplete")
 
@@ -112,8 +112,8 @@ def made_again(workflow: Any, plan: Plan) -> set[Path]:
 
 
 def show_results(plan: Plan, config: Path, root: Path) -> None:
-    """Says after a run what is stale; where it reached the release, makes the HTML report beside it, then prints the
-    table and the paths."""
+    """Says after a run what is stale; where it reached the release, makes Snakemake's own page beside it, then prints
+    the table and the paths."""
     release = plan.release
     if stale := [stage.label for stage in plan if stage.manifest.is_file() and manifest.changed_inputs(stage)]:
         told = "what they were made from has other content now. Run the same command again."
@@ -121,13 +121,13 @@ def show_results(plan: Plan, config: Path, root: Path) -> None:
     if not release.manifest.is_file():
         return
     link(release.folder)  # `latest` is what was asked for last, also where nothing had to run
-    page = release.folder / "report.html"
+    page = release.folder / WORKFLOW
     if not page.is_file() or page.stat().st_mtime < release.manifest.stat().st_mtime:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
         command += ["--configfile", str(config), "--report", str(page)]
         command += ["--nolock", "--cores", "1", "--quiet"]  # the lock is this very run's, whose jobs are all done
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            sys.stderr.write(f"the HTML report could not be made:\n{done.stderr}\n")
+            sys.stderr.write(f"Snakemake's page could not be made:\n{done.stderr}\n")
     if "LIGHTNINGRL_RESULTS_LATER" not in os.environ:  # `make demo` prints them itself, also when nothing had to run
         subprocess.run([sys.executable, "-m", "lightningrl", "results", "--config", str(config)], check=False)

@@ -25,7 +25,7 @@ from lightningrl.pipeline.graph import Graph, StageRecord, read_record
 from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import MANIFEST, TIMING, cache_key
-from lightningrl.pipeline.stages.release import link
+from lightningrl.pipeline.stages.release import REPORT, WORKFLOW, link
 from lightningrl.results.folders import (
     LATEST,
     cache_folders,
@@ -42,7 +42,7 @@ from lightningrl.utils.lease import lease
 ASIDE = ".pruned"
 """The folder inside the experiment's to which folders are moved before they are deleted."""
 KEEPS = ("latest", "current", "all-releases")
-BESIDE = ("report.html", MANIFEST, TIMING)
+BESIDE = (WORKFLOW, REPORT, MANIFEST, TIMING)
 """Files of a stage's folder that are not among its manifest's outputs."""
 
 

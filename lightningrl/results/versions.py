@@ -11,6 +11,7 @@ from lightningrl.errors import DamagedError, LightningRLError, StageError
 from lightningrl.pipeline.graph import Graph, StageRecord, read_record
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import MANIFEST
+from lightningrl.pipeline.stages.release import REPORT
 from lightningrl.results.folders import LATEST, holders, latest, releases, stage_folders, used
 from lightningrl.results.tables import check_recorded, collect_role
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 ROW = ("benchmark", "policy", "threshold")
 HEADLINE = ("accuracy_pct", "tpf", "forwards_per_problem", "aup", "aup_anchored")
 HEADLINES = "headline.csv"
-REPORT = "report.html"
 
 
 @dataclass(frozen=True, eq=False)

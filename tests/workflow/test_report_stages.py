@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import math
@@ -113,7 +114,10 @@ def a_manifest(
 
 
 def release_of(folder: Path, inputs: dict[str, Path], figures: list[str], key: str = "new") -> tuple[list, dict]:
-    """Makes a release; returns the rows of its provenance, and its configuration."""
+    """Makes a release of what is drawn and collected; returns the rows of its provenance, and its configuration."""
+    differs = {"accuracy_difference": 3.0, "accuracy_difference_low": 1.0, "accuracy_difference_high": 5.0}
+    headline = pd.DataFrame([{"benchmark": "toy", "policy": "fast", **differs}])
+    write_text(inputs["collect"] / "headline.csv", csv_text(headline))
     context = SimpleNamespace(
         config={"tables": [], "figures": figures, "replays": []}, inputs=inputs, folder=folder / f"release-{key}",
         report=lambda line: None,
@@ -131,8 +135,9 @@ def test_a_release_is_a_copy_and_latest_points_at_it(tmp_path: Path) -> None:
         write_text(drawn / name, name)
     a_manifest("collect", "pie", "1", collect, {}, {"bootstrap": 7})
     a_manifest("figure", "pie", "2", drawn, {"collect": collect}, {"name": "pie"}, ("pie.pdf", "pie.png"))
-    release_of(tmp_path, {"figure/pie": drawn}, ["pie"], key="old")
-    rows, told = release_of(tmp_path, {"figure/pie": drawn}, ["pie"])
+    inputs = {"figure/pie": drawn, "collect": collect}
+    release_of(tmp_path, inputs, ["pie"], key="old")
+    rows, told = release_of(tmp_path, inputs, ["pie"])
     assert sorted(path.name for path in (tmp_path / "latest" / "figures").iterdir()) == ["pie.pdf", "pie.png"]
     assert "<td>collect/pie</td>" in (tmp_path / "latest" / "provenance.html").read_text()
     assert told == {"collect/pie": {"bootstrap": 7}, "figure/pie": {"name": "pie"}}
@@ -140,6 +145,9 @@ def test_a_release_is_a_copy_and_latest_points_at_it(tmp_path: Path) -> None:
         ("collect/pie", "1", "c0ffee", "3"), ("figure/pie", "2", "c0ffee", "6"),
     ]  # fmt: skip
     assert rows[1]["from"].endswith("collect/pie-1")
+    page = (tmp_path / "latest" / "report.html").read_text()
+    assert f"data:image/png;base64,{base64.b64encode(b'pie.png').decode()}" in page and 'href="figures/pie.pdf"' in page
+    assert "On toy, fast is 3.0 points more accurate than its base" in page
 
 
 def test_provenance_lists_self_checks_and_the_code_that_ran_with_the_one_in_the_key(tmp_path: Path) -> None:

@@ -137,8 +137,8 @@ def test_after_a_kill_everything_unfinished_is_made(finished: Checkout) -> None:
 
 
 def test_the_report_has_captions_and_works_offline(finished: Checkout) -> None:
-    finished.run("--report", "report.html", "--cores", "1")
-    page = finished.path("report.html").read_text()
+    finished.run("--report", "workflow.html", "--cores", "1")
+    page = finished.path("workflow.html").read_text()
     assert not re.search(r"<(?:script|img)[^>]+src=[\"']https?:", page)
     assert not re.search(r"<link[^>]+href=[\"']https?:", page)
     for words in ("Accuracy against tokens per forward", "Tokens revealed at each decoding step", "The headline"):

@@ -1,7 +1,8 @@
 """Gather the finished tables, figures and replays in one release folder, and point `latest` at it.
 
 Copies, so that a release can be handed on as a folder. Beside them: what every stage upstream read of the config, and
-from which code and inputs it was made, out of their manifests. The HTML report is Snakemake's and is put there later.
+from which code and inputs it was made, out of their manifests; and `report.html`, on which a release opens. Snakemake's
+own page, `workflow.html`, is put there later.
 """
 
 from __future__ import annotations
@@ -16,12 +17,19 @@ from typing import Any
 import yaml
 
 from lightningrl.errors import StageError
+from lightningrl.pipeline.stages.collected import read_collected
 from lightningrl.pipeline.stages.context import StageContext
+from lightningrl.report.findings import differences
+from lightningrl.report.overview import Overview, overview_page
 from lightningrl.report.page import html_page
 from lightningrl.utils.files import canonical_json, fsync_dir, read_json, sha256_text, write_bytes, write_text
 
 HEAD = "# What each stage read of the experiment's config, by stage; not a config to run again.\n"
 MANIFEST = "manifest.json"
+REPORT = "report.html"
+"""The page on which a release opens."""
+WORKFLOW = "workflow.html"
+"""Snakemake's report, which the run that makes a release writes when all its jobs are done."""
 COLUMNS = (
     "stage", "key", "commit", "uncommitted_changes", "code_sha256", "pinned", "pinned_code_sha256", "outputs", "bytes",
     "outputs_sha256", "from",
@@ -47,7 +55,34 @@ def run(context: StageContext) -> None:
     rows = provenance([*found.values(), *_checks(found)])
     write_text(context.folder / "provenance.csv", rows)
     write_text(context.folder / "provenance.html", html_page("provenance", _markdown(rows, told)))
+    write_text(context.folder / REPORT, overview_page(_overview(context)))
     link(context.folder)
+
+
+def _overview(context: StageContext) -> Overview:
+    """What the release's page shows: the copies in the config's order, and what the headline says in words."""
+
+    def copies(kind: str, ending: str) -> dict[str, Path]:
+        names = context.config.get(f"{kind}s", ())
+        files = {name: read_json(context.inputs[f"{kind}/{name}"] / MANIFEST)["outputs"] for name in names}
+        return {file.removesuffix(ending): context.folder / copy_of(kind, name, file)
+                for name in names for file in files[name] if file.endswith(ending)}  # fmt: skip
+
+    files = [path for ending in (".csv", ".tex") for path in copies("table", ending).values()]
+    files += copies("figure", ".pdf").values()
+    return Overview(
+        context.folder.parent.name,
+        differences(read_collected(context.inputs["collect"], "headline")),
+        {name: path.read_text(encoding="utf-8") for name, path in copies("table", ".md").items()},
+        {name: path.read_bytes() for name, path in copies("figure", ".png").items()},
+        {name: path.read_text(encoding="utf-8") for name, path in copies("replay", ".html").items()},
+        {
+            "How it was made": "provenance.html",
+            "Snakemake's page of the run": WORKFLOW,
+            "Settings": "configuration.yaml",
+        }
+        | {path.name: path.relative_to(context.folder).as_posix() for path in files},
+    )
 
 
 def copy_of(kind: str, name: str, file: str) -> str:
