@@ -97,7 +97,7 @@ def _check_systems(experiment: Experiment, planned: Plan, shapes: Mapping[str, M
             continue
         numbers = dict(zip(_keys_of(system, experiment), system.thresholds, strict=True))
         policies = _make_policies(system.decoding, system.where, experiment.plugins, numbers)
-        base = next((run.base for run in experiment.runs if run.name == system.policy), system.policy)
+        base = experiment.origin(system.policy)
         if (shape := shapes.get(system.policy)) is not None:
             names = {
                 stage.config["benchmark"] for stage in planned.of("evaluate") if stage.config["policy"] == system.name
@@ -156,10 +156,8 @@ def _check_quantizers(experiment: Experiment, planned: Plan, shapes: Mapping[str
         find_quantizer(stage.members["quantizer"], f"{where}.name")
         try:
             quantizer = make_quantizer(stage.members["quantizer"], stage.config["options"])
-            policy = stage.inputs["policy"]
-            base = experiment.run(policy.name).base if policy.kind == "train" else policy.name
-            if base in shapes:
-                check_shape(quantizer, shapes[base])
+            if (shape := shapes.get(stage.inputs["policy"].name)) is not None:
+                check_shape(quantizer, shape)
         except ConfigError as error:
             raise ConfigError(f"{where}.options: {error}") from None
         if quantizer.needs_calibration and "calibration" not in stage.config:

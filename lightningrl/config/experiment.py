@@ -157,7 +157,8 @@ class Experiment(Section):
             self._evaluated(where, checkpoint.evaluate_on)
         for run in self.runs:
             where = f"runs.{run.name}"
-            _one_of(f"{where}.base", run.base, bases)
+            earlier = runs[: runs.index(run.name)]
+            _one_of(f"{where}.base", run.base, [*bases, *earlier], " (base policies, and the runs listed before it)")
             _one_of(f"{where}.benchmark", run.benchmark, benchmarks)
             self._evaluated(where, run.evaluate_on)
             for split in ("train", "validation"):
@@ -170,10 +171,7 @@ class Experiment(Section):
             if run.match_compute is None:
                 continue
             _one_of(f"{where}.match_compute", run.match_compute, [name for name in runs if name != run.name])
-            if self.run(run.match_compute).match_compute is not None:
-                raise ValueError(f"{where}.match_compute: {run.match_compute!r} itself matches another run")
-            if run.implementation.rolls_out:
-                raise ValueError(f"{where}.match_compute: {run.algorithm} runs its steps; only a control spends it")
+        self.runs_in_order()  # raises where two wait for each other
         _each_once("speed.benchmarks", self.speed.benchmarks, [each.name for each in self.benchmarks if each.test != 0])
 
     def _evaluated(self, where: str, names: list[str] | None) -> None:
@@ -240,6 +238,9 @@ class Experiment(Section):
                 raise ValueError(f"runs: two of the series {name!r} have the same seed, {seeds}")
             for run, key in ((run, key) for run in others for key in Run.model_fields):
                 one, other = getattr(first, key), getattr(run, key)
+                if key == "base":  # runs of one series, each by its own seed
+                    one, other = (next((r.series or base for r in self.runs if r.name == base), base)
+                                  for base in (one, other))  # fmt: skip
                 if key not in ("name", "seed", "match_compute") and one != other:
                     told = f"but {one!r} in {first.name}; runs of a series differ in their seeds only"
                     raise ValueError(f"runs.{run.name}.{key}: found {other!r}, {told}")
@@ -278,8 +279,43 @@ class Experiment(Section):
     def benchmark(self, name: str) -> Benchmark:
         return next(benchmark for benchmark in self.benchmarks if benchmark.name == name)
 
+    def origin(self, policy: str) -> str:
+        """Returns the base or checkpoint from which a policy's training began, through all runs between; or itself."""
+        bases = {run.name: run.base for run in self.runs}
+        return self.origin(bases[policy]) if policy in bases else policy
+
+    def earlier_runs(self, run: Run) -> list[Run]:
+        """Returns the runs through which a run's base came to be, the last one first."""
+        found = [each for each in self.runs if each.name == run.base]
+        return [*found, *self.earlier_runs(found[0])] if found else []
+
+    def runs_in_order(self) -> list[Run]:
+        """Returns the runs, each behind those whose weights or compute it asks for; else those that match last.
+
+        Raises ValueError where two wait for each other.
+        """
+        runs, found = {run.name: run for run in self.runs}, dict[str, Run]()
+
+        def add(run: Run, waiting: tuple[str, ...]) -> None:
+            if run.name in waiting:
+                through = " and ".join(waiting[waiting.index(run.name) + 1 :])
+                raise ValueError(
+                    f"runs.{run.name}: it waits for itself, through {through}; a run cannot match the compute of one "
+                    "that begins from it"
+                )
+            for name in (run.base, run.match_compute):
+                if name in runs and name not in found:
+                    add(runs[name], (*waiting, run.name))
+            found[run.name] = run
+
+        for run in sorted(self.runs, key=lambda run: run.match_compute is not None):
+            if run.name not in found:
+                add(run, ())
+        return list(found.values())
+
     def base_named(self, name: str) -> Base | None:
-        """The checkpoint behind `base` or a name of `checkpoints`; None: a base that is pre-trained here."""
+        """The checkpoint behind a policy, that of a run's origin; None: a base that is pre-trained here."""
+        name = self.origin(name)
         if name == "base":
             return self.base
         if any(each.name == name for each in self.bases):

@@ -222,7 +222,8 @@ def _policies(experiment: Experiment) -> Iterator[System]:
         )  # fmt: skip
     for run in experiment.runs:
         yield replace(
-            usual, name=run.name, policy=run.name, role=run.role, base=run.base, published=run.published,
+            usual, name=run.name, policy=run.name, role=run.role, base=experiment.origin(run.name),
+            published=run.published,
             evaluate_on=run.evaluate_on or [run.benchmark], trained_by=run.algorithm, trained_on=run.benchmark,
             series=run.series, seed=run.seed,
         )  # fmt: skip

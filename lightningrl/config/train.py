@@ -64,10 +64,10 @@ class Run(Section):
         >>> [(each.name, each.seed, each.series) for each in run.by_seed()]
         [('ours-3', 3, 'ours'), ('ours-4', 4, 'ours')]
         """
-        matched, runs = self.match_compute, []
+        runs = []
         for seed in self.seeds:
-            own = f"{matched}-{seed}" if matched in spread else matched
-            told = {"name": f"{self.name}-{seed}", "seed": seed, "seeds": [], "series": self.name, "match_compute": own}
+            own = {key: f"{name}-{seed}" for key in ("base", "match_compute") if (name := getattr(self, key)) in spread}
+            told = {"name": f"{self.name}-{seed}", "seed": seed, "seeds": [], "series": self.name} | own
             runs.append(self.model_copy(update=told))
         return runs or [self]
 
@@ -76,7 +76,8 @@ class Run(Section):
     role: str = Field(pattern="^(after|rival|control|ablation)$")
     """What it stands for in the tables: the method, a rival, the control, the method with one thing changed."""
     base: str = "base"
-    """The policy it starts from: the experiment's `base`, or the name of one of `checkpoints`."""
+    """The policy it starts from: the experiment's `base`, the name of one of `bases` or `checkpoints`, or an earlier
+    run, whose chosen weights it takes. Tables compare it with the policy at the beginning of such a chain."""
     published: str = ""
     """The row of the published tables that it stands for, like `LightningRL-8B-b32`; empty: none."""
     algorithm: str
@@ -94,15 +95,15 @@ class Run(Section):
     seed: int = Field(0, ge=0, lt=100_000)
     """The key of this run's data order and draws, beside the experiment's seed."""
     seeds: list[Annotated[int, Field(ge=0, lt=100_000)]] = []
-    """Instead of `seed`: a run for each of these, called `<name>-<seed>`; `match_compute` then means the matched run of
-    the same seed, where that has seeds too."""
+    """Instead of `seed`: a run for each of these, called `<name>-<seed>`; `base` and `match_compute` then mean the run
+    of the same seed, where that has seeds too."""
     decoding: Decoding = Decoding()
     """What differs from the experiment's `decoding` in this run's rollouts and validations. How its row of the tables
     is decoded, an entry of `systems` says."""
     accept_inexact_caches: bool = False
     """Train on what a schedule with stale keys and values decodes, whose likelihood is then not exact."""
     steps: int = Field(gt=0)
-    """RL steps (supervised: optimiser steps, unless match_compute says how much to spend)."""
+    """RL steps, or the optimiser steps of the control and of distillations; `match_compute` takes its place."""
     prompts: int = Field(128, gt=0)
     """Groups an RL step trains on."""
     responses: int = Field(32, gt=1)
@@ -156,7 +157,8 @@ class Run(Section):
     save_every: int = Field(10, gt=0)
     """Steps between two resumable states."""
     match_compute: str | None = None
-    """supervised: the run whose compute (token-forwards, a backward counted as two) is spent here."""
+    """Instead of `steps`: train until the compute of this run is spent (token-forwards, a backward counted as two;
+    rollouts and the making of data included, and on both sides what earlier runs spent on the way to the base)."""
     muon_learning_rate: float = Field(2e-3, gt=0)
     """supervised: Muon's rate for the layers' matrices; learning_rate is AdamW's for the rest."""
     sequences: int = Field(32, gt=0)

@@ -28,7 +28,7 @@ class Planner(PolicyPlanner, SystemPlanner, ReportPlanner):
         for base in experiment.bases:
             self.policies[base.name] = self.pretrain(base)
         self.policies |= {each.name: self.checkpoint(each.name, each) for each in experiment.checkpoints}
-        for run in sorted(experiment.runs, key=lambda run: run.match_compute is not None):  # the matched first
+        for run in experiment.runs_in_order():
             self.policies[run.name] = self.train(run)
         for system in sorted(requested.systems.values(), key=lambda each: each.name):  # the first names what is shared
             if system.endpoint is not None:

@@ -91,6 +91,9 @@ class PolicyPlanner(PlannerBase):
         inputs = {"base": base, "data": self.data[run.benchmark]}
         if run.match_compute is not None:
             inputs["matched"] = self.policies[run.match_compute]
+            for role, each in (("matched", self.experiment.run(run.match_compute)), ("earlier", run)):
+                names = (before.name for before in self.experiment.earlier_runs(each))
+                inputs |= {f"{role}/{name}": self.policies[name] for name in names}
         implementation = run.implementation
         for role, each in implementation.checkpoints.items():
             inputs[role] = self.known(self.checkpoint(f"{run.name}-{role}", each))

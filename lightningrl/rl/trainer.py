@@ -67,8 +67,15 @@ class PolicyTrainer(Trainer):
         return 3 + scored + self.algorithm.own_forwards
 
     @property
+    def spent(self) -> float:
+        """The share of the training that is over: of another run's compute, if that is matched, else of the steps."""
+        budget = self.setup.compute_budget
+        return self.steps_done / self.setup.run.steps if budget is None else self.token_forwards / budget
+
+    @property
     def done(self) -> bool:
-        return self.steps_done >= self.setup.run.steps
+        """Whether all is spent, by one step at least."""
+        return self.steps_done > 0 and self.spent >= 1.0
 
     def step(self) -> StepResult:
         run, setup, at = self.setup.run, self.setup, {"start": time.monotonic()}
@@ -177,7 +184,7 @@ class PolicyTrainer(Trainer):
         """Returns the rate's factor at the next update: warm-up once a run, then constant or linear decay."""
         run = self.setup.run
         warm = min(1.0, self.updates_done / run.warmup_updates) if run.warmup_updates else 1.0
-        return warm * (1.0 - self.steps_done / run.steps) if run.decay else warm
+        return warm * (1.0 - self.spent) if run.decay else warm
 
     @torch.no_grad()
     def _logp_gap(self, trajectories: list[Trajectory]) -> tuple[float, float]:
@@ -191,7 +198,10 @@ class PolicyTrainer(Trainer):
         return float(gap_n.mean()), float(gap_n.max())
 
     def describe(self, result: StepResult) -> str:
-        row, where = result.metrics, f"step {result.metrics['step']}/{self.setup.run.steps}  "
+        row, total = result.metrics, f"/{self.setup.run.steps}"
+        if self.setup.compute_budget is not None:
+            total = f", {100 * self.spent:.0f} % of the budget"
+        where = f"step {row['step']}{total}  "
         if "reward_total_mean" not in row:
             return where + "no response could be scored: see groups_unscorable"
         gap = f"  logp gap {row['logp_gap_mean']:.3f} nats" if "logp_gap_allowed" in row else ""

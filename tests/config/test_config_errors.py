@@ -76,7 +76,18 @@ def series(**second) -> dict:
         ({"runs.0.algorithm": "grpo"}, ["there is no algorithm 'grpo'. Did you mean `grpo_traj`? Allowed: d2f, d3llm"]),
         ({"runs.0.algorithm": "json:loads"}, ["json:loads is not an algorithm; expected a subclass of lightningrl.rl"]),
         ({"runs.0.algorithm": "nobody:own"}, ["nobody:own: no module 'nobody'; install it or put it on PYTHONPATH"]),
-        ({"runs.1.match_compute": "lightningrl"}, ["runs.grpo-traj.match_compute", "only a control spends it"]),
+        (
+            {"runs.0.base": "grpo-traj"},
+            ["runs.lightningrl.base: found 'grpo-traj'", "['base'] (base policies, and the"],
+        ),
+        (
+            {
+                "runs.1.base": "lightningrl",
+                "runs.0.match_compute": "grpo-traj",
+                "runs.2.match_compute": "lightningrl-code",
+            },
+            ["it waits for itself, through", "a run cannot match the compute of one that begins from it"],
+        ),
         ({"runs.0.steps": "many", "sead": 1}, ["runs.0.steps: found 'many'", "integer", "sead"]),  # all told at once
         ({"runs.0.steps": 0}, ["runs.0.steps: found 0", "greater than 0"]),
         ({"plugins": ["mydlm.nmes"]}, ["experiment:\n  plugins.0: mydlm.nmes:MEMBERS: no module 'mydlm'; install it"]),

@@ -179,8 +179,8 @@ class Estimate:
         return self.lengths_assumed.lengths(benchmark, system.published)
 
     def shape_of(self, policy: str) -> Shape:
-        """Returns the shape of a policy's model; a run has that of its base."""
-        return self.shapes[policy] if policy in self.shapes else self.shapes[self.experiment.run(policy).base]
+        """Returns the shape of a policy's model; a run has that of the base that it began from."""
+        return self.shapes[policy] if policy in self.shapes else self.shapes[self.experiment.origin(policy)]
 
     def _devices_of(self, run: Run) -> int:
         base = self.experiment.base_named(run.base)
@@ -211,7 +211,7 @@ class Estimate:
 
     def memory(self, run: Run) -> dict[str, Any]:
         """Returns the bytes on each device at every point of a training, and whether they fit; and those on disk."""
-        benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
+        benchmark, shape = self.experiment.benchmark(run.benchmark), self.shape_of(run.base)
         lengths = self.lengths(run.benchmark, run.base)
         disk = self._disk(run)
         pool, rows = self.kv(benchmark, shape, disk.number_bytes)
@@ -271,21 +271,21 @@ class Estimate:
         number_bytes = MASTER if run.precision == "float32" else self.device.compute_bytes
         has_value_model = run.implementation.has_value_model
         return TrainingDisk(
-            self.shapes[run.base], self._devices_of(run), number_bytes, has_value_model, run.averaging > 0
+            self.shape_of(run.base), self._devices_of(run), number_bytes, has_value_model, run.averaging > 0
         )
 
     def _longest(self, run: Run, benchmark: Benchmark, lengths: Lengths) -> int:
         """Returns the positions of the largest forward over a response at the length limit."""
         prompt_tokens, tokens = round(lengths.prompt_tokens), benchmark.max_new_tokens
         whole, least = (
-            trained_positions(prompt_tokens, tokens, forwards, self.shapes[run.base].block_size)
+            trained_positions(prompt_tokens, tokens, forwards, self.shape_of(run.base).block_size)
             for forwards in (round(tokens / lengths.tpf), 1)
         )
         return min(whole, max(least, run.microbatch_positions or whole))
 
     def run(self, run: Run) -> dict[str, Any]:
         """Returns the phases of a step on each device, validations, and GPU-hours of the whole run."""
-        benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
+        benchmark, shape = self.experiment.benchmark(run.benchmark), self.shape_of(run.base)
         device, devices = self.device.computing_in(run.precision), self._devices_of(run)
         lengths, (_, rows) = self.lengths(run.benchmark, run.base), self.kv(benchmark, shape, device.compute_bytes)
         setting = shape, device, self.shares

@@ -11,6 +11,7 @@ import torch
 
 from lightningrl.config.train import Run
 from lightningrl.decoding.protocol import DecodePolicy
+from lightningrl.errors import ConfigError
 from lightningrl.inference.policy import make_policy
 from lightningrl.judges.protocol import Judge
 from lightningrl.models.adapters import split_factors, write_adapter
@@ -172,6 +173,23 @@ def seed_of(experiment_seed: int, run_seed: int) -> int:
 
 
 def _budget(context: StageContext) -> int | None:
+    """Returns the token-forwards that the matched run and those before it spent, less what was spent on the way to this
+    run's base. Raises ConfigError where nothing is left."""
     if "matched" not in context.inputs:
         return None
-    return [row["token_forwards"] for row in files.read_jsonl(context.inputs["matched"] / "metrics.jsonl")][-1]
+    spent = {
+        role: _spent(folder) for role, folder in context.inputs.items() if role.startswith(("matched", "earlier/"))
+    }
+    budget = sum(count if role.startswith("matched") else -count for role, count in spent.items())
+    if budget <= 0:
+        run: Run = context.config["run"]
+        raise ConfigError(
+            f"runs.{run.name}.match_compute: the runs through which its base came to be spent as much as "
+            f"{run.match_compute}, so nothing is left to train with. Match a run that spent more, or leave "
+            "match_compute out and say `steps`"
+        )
+    return budget
+
+
+def _spent(folder: Path) -> int:
+    return list(files.read_jsonl(folder / "metrics.jsonl"))[-1]["token_forwards"]
