@@ -165,11 +165,12 @@ def _check_quantizers(experiment: Experiment, planned: Plan, shapes: Mapping[str
 
 
 def _note_adapter(experiment: Experiment, system: System, base: str) -> None:
-    """Says where a decoder is for weights with an adapter, and none is named: they may be merged already. base: the
-    name of what the policy is, or was trained from."""
+    """Says where a decoder is for weights with an adapter, and none is named: they may be merged already, and those
+    that a distillation here leaves are. base: the name of what the policy is, or was trained from."""
     named = preset(system.decoding.preset).get("adapter") if system.decoding.preset else None
     found = experiment.base_named(base)
-    if named and not (found and found.adapter):
+    is_own = any(run.name == system.policy and not run.implementation.rolls_out for run in experiment.runs)
+    if named and not is_own and not (found and found.adapter):
         told = (
             f"{system.decoding.preset} is for weights with {named}, and its policy {system.policy} names no `adapter`"
         )
