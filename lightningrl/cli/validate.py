@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from lightningrl.decoding.protocol import DecodePolicy
     from lightningrl.models.transformer import ModelConfig
 
+MODEL_JOBS = ("pretrain", "train", "evaluate")
+"""The package's jobs that run models on `resources.device`."""
+
 
 def validate(config: Config = DEFAULT_CONFIG) -> None:
     """Check an experiment's YAML, and the names in it, before anything runs."""
@@ -33,12 +36,30 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
     _check_pieces(experiment, planned)
     typer.echo(f"{config}: OK, {len(planned.stages)} stages")
     note_pins(planned)
-    known = {f"{stage.kind}/{stage.size}" for stage in planned if stage.size}
-    for name in experiment.resources.jobs:
+    _note_jobs(experiment, planned)
+    _warn_without_jail(planned)
+
+
+def _note_jobs(experiment: Experiment, planned: Plan) -> None:
+    """Says which entries of `resources.jobs` no stage asks for, and which jobs on `cuda` would ask for no GPU."""
+    resources = experiment.resources
+    asked = {(planned.kinds[stage.kind].job, stage.size) for stage in planned if planned.kinds[stage.kind].job}
+    known = {f"{job}/{size}" for job, size in asked if size}
+    for name in resources.jobs:
         if "/" in name and name not in known:  # maybe a size that was mistyped
             sizes = ", ".join(sorted(known)) or "none has a size"
             typer.echo(f"note: resources.jobs.{name}: no stage asks for it; there are: {sizes}", err=True)
-    _warn_without_jail(planned)
+    if resources.device != "cuda" or not resources.jobs:
+        return
+    without = {
+        f"{job}/{size}".rstrip("/") for job, size in asked if job in MODEL_JOBS and not resources.job(job, size).gpus
+    }
+    if without:
+        typer.echo(
+            f"note: resources.device is cuda, but jobs of {', '.join(sorted(without))} ask for no GPU, and on a "
+            "cluster get none. Set `gpus` in their entries of resources.jobs; an entry takes nothing from another one.",
+            err=True,
+        )
 
 
 def _check_pieces(experiment: Experiment, planned: Plan) -> None:
