@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lightningrl.rl.algorithm import Algorithm
-from lightningrl.training.supervised.registry import USUAL
 
 if TYPE_CHECKING:
     from lightningrl.rl.setup import TrainSetup
     from lightningrl.training.supervised.control import SupervisedTrainer
+
+_OBJECTIVES = "lightningrl.training.supervised.objectives"
+USUAL = {
+    "block_causal": f"{_OBJECTIVES}.blocks:BlockDiffusion",
+    "full": f"{_OBJECTIVES}.masked:Masked",
+    "causal": f"{_OBJECTIVES}.next_token:NextToken",
+}
+"""How a model's positions see each other -> the objective by which such models are trained, and the control too."""
 
 
 class Supervised(Algorithm):

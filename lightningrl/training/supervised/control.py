@@ -17,10 +17,10 @@ from lightningrl.rl.setup import TrainSetup
 from lightningrl.training.budgeted import BudgetedTrainer
 from lightningrl.training.loop import StepResult
 from lightningrl.training.shards import dtype_of
+from lightningrl.training.supervised.algorithm import USUAL
 from lightningrl.training.supervised.corpus import build_corpus
 from lightningrl.training.supervised.objective import supervised_backward
 from lightningrl.training.supervised.optimiser import SupervisedOptimiser
-from lightningrl.training.supervised.registry import USUAL
 from lightningrl.utils.registry import resolve
 
 

@@ -6,9 +6,3 @@ OBJECTIVES = {
     "masked_next": "lightningrl.training.supervised.objectives.blocks:MaskedNext",
     "next_token": "lightningrl.training.supervised.objectives.next_token:NextToken",
 }
-USUAL = {
-    "block_causal": OBJECTIVES["block_diffusion"],
-    "full": OBJECTIVES["masked"],
-    "causal": OBJECTIVES["next_token"],
-}
-"""How a model's positions see each other -> the objective by which such models are trained, and the control too."""
