@@ -129,7 +129,7 @@ def test_responses_depend_on_every_key_but_those_of_the_model_and_of_speed():
     found = decoding_of({"schedule": "full_sequence", "schedule_options": '{"block_size": 16}'})
     words = found.identity() | {"parameter": found.threshold}
     settings = {"preset", "plugins", "threshold", "adapter", "block_size"}
-    elsewhere = settings | {"dtype", "device", "rows", "memory_mb", "forwards"}
+    elsewhere = settings | {"revision", "dtype", "device", "rows", "memory_mb", "forwards"}
     assert words.keys() - {"parameter"} == DirectDecoding.model_fields.keys() - elsewhere
     assert policy_of(**make_settings(**words).policy_arguments()) == direct_policy(found)
     assert direct_policy(found).schedule.block_size == 16
