@@ -26,7 +26,7 @@ MOST_PROSE = 150
 ORDER = [
     "", "utils", "config", "sandbox", "benchmarks", "judges", "judges/code", "judges/math", "models", "models/families",
     "models/kernels", "quantization", "decoding", "decoding/schedules", "decoding/selectors", "inference",
-    "inference/endpoint", "training", "training/supervised", "training/supervised/objectives",
+    "inference/endpoint", "serving", "training", "training/supervised", "training/supervised/objectives",
     "training/distillation", "rl", "rl/algorithms", "bench",
     "bench/estimate", "bench/gpu", "evaluation", "report", "report/figures", "report/paper", "report/published",
     "pipeline", "pipeline/stages", "results", "cli",

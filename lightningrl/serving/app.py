@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -91,9 +91,9 @@ class Service:
         how = {"most_tokens": plan.most_tokens, "stops": asked.stops, "logprobs": plan.logprobs}
         return [Choice(self.llm, job, **how, reveal=asked.reveal) for job in jobs]
 
-    async def deltas(self, choices: list[Choice]) -> AsyncIterator[tuple[int, Delta]]:
-        """Yields what becomes known of any choice, until all have ended; then, or when it is closed, or time is over,
-        cancels what has not. Raises RefusedError."""
+    async def deltas(self, choices: list[Choice]) -> AsyncGenerator[tuple[int, Delta], None]:
+        """Yields what becomes known of any choice, until all have ended. Raises RefusedError, also when time is over;
+        whoever called `begin` calls `end` in any case."""
         tasks: dict[asyncio.Task[None], int] = {}
         loop = asyncio.get_running_loop()
         end = loop.time() + self.limits.request_s
@@ -122,7 +122,10 @@ class Service:
         finally:
             for task in tasks:
                 task.cancel()
-            self.worker.close([choice.job for choice in choices if choice.job in self.worker.jobs])
+
+    def end(self, choices: list[Choice]) -> None:
+        """Nobody reads these choices any more: cancels those that have not ended."""
+        self.worker.close([choice.job for choice in choices if choice.job in self.worker.jobs])
 
 
 def make_app(service: Service, hosts: set[str], key: str | None) -> FastAPI:
@@ -204,7 +207,7 @@ async def _answer(service: Service, request: Request, kind: type[Asked]) -> Resp
     form = Form(service.name, isinstance(plan.asked, AskedChat), plan.logprobs)
     choices = service.begin(plan)
     if plan.asked.stream:
-        return EventStream(_events(service, plan, form, choices), service.limits.write_s)
+        return EventStream(_events(service, plan, form, choices), service.limits.write_s, lambda: service.end(choices))
     whole = [Delta() for _ in choices]
 
     async def collect() -> None:
@@ -213,13 +216,16 @@ async def _answer(service: Service, request: Request, kind: type[Asked]) -> Resp
                 whole[index].text += delta.text
                 whole[index].tokens += delta.tokens
 
-    if not await _while_connected(request.receive, collect()):
-        return Response(status_code=499)  # nobody reads it
+    try:
+        if not await _while_connected(request.receive, collect()):
+            return Response(status_code=499)  # nobody reads it
+    finally:
+        service.end(choices)
     body = form.head(chunk=False) | {"choices": [form.whole(i, d, choices[i].finish) for i, d in enumerate(whole)]}
     return JSONResponse(body | {"usage": usage(choices, plan.prompt_tokens)})
 
 
-async def _events(service: Service, plan: Plan, form: Form, choices: list[Choice]) -> AsyncIterator[bytes]:
+async def _events(service: Service, plan: Plan, form: Form, choices: list[Choice]) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events. An error after the first of them is an event too."""
     head, asked = form.head(chunk=True), plan.asked
     try:
@@ -237,8 +243,6 @@ async def _events(service: Service, plan: Plan, form: Form, choices: list[Choice
         yield b"data: [DONE]\n\n"
     except RefusedError as error:
         yield _event(error.body())
-    finally:
-        service.worker.close([choice.job for choice in choices if choice.job in service.worker.jobs])
 
 
 def _event(value: dict[str, Any]) -> bytes:
@@ -317,10 +321,10 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], write_s: float):
+    def __init__(self, events: AsyncGenerator[bytes, None], write_s: float, at_end: Callable[[], None]):
         super().__init__(headers=PRIVATE | {"x-accel-buffering": "no"})
         del self.headers["content-length"]
-        self._events, self._write_s = events, write_s
+        self._events, self._write_s, self._at_end = events, write_s, at_end
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def pump() -> None:
@@ -329,10 +333,13 @@ class EventStream(Response):
                     await send(message)
 
             await write({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async with contextlib.aclosing(self._events) as events:  # type: ignore[type-var]
+            async with contextlib.aclosing(self._events) as events:
                 async for event in events:
                     await write({"type": "http.response.body", "body": event, "more_body": True})
             await write({"type": "http.response.body", "body": b""})
 
-        with contextlib.suppress(TimeoutError):
-            await _while_connected(receive, pump())
+        try:
+            with contextlib.suppress(TimeoutError):
+                await _while_connected(receive, pump())
+        finally:
+            self._at_end()

@@ -214,9 +214,10 @@ class Planner:
         left = min(self.llm.tokens_left(longest, policy), self.context - longest)
         wanted = getattr(asked, "max_completion_tokens", None) or asked.max_tokens
         if left < 1 or (wanted is not None and wanted > left):
+            more = f" and {wanted} are asked for" if wanted else ""
             raise RefusedError(
-                400, f"the prompt has {longest} tokens{f' and {wanted} are asked for' if wanted else ''}; the context of "
-                f"this server is {self.context} positions: {max(0, left)} are left. Shorten the prompt or max_tokens",
+                400, f"the prompt has {longest} tokens{more}; the context of this server is {self.context} positions: "
+                f"{max(0, left)} are left. Shorten the prompt or max_tokens",
                 code="context_length_exceeded", param="messages" if isinstance(asked, AskedChat) else "prompt",
             )  # fmt: skip
         return wanted or min(left, DEFAULT_MAX_NEW_TOKENS)

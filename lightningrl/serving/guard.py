@@ -80,11 +80,10 @@ class Guard:
         self.app, self.hosts, self.key = app, frozenset(hosts), key
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            return await self.app(scope, receive, send)
-        refused = (400, "only HTTP is spoken here") if scope["type"] != "http" else self._refusal(scope)
+        refused = self._refusal(scope) if scope["type"] == "http" else None
         if refused is None:
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         status, message = refused
         body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]

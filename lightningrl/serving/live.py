@@ -96,8 +96,8 @@ class LiveDecoder(BlockDecoder):
         needed, room = pages_of(policy, policy.schedule.extent(item.canvas), self.page_tokens), self._longest
         if needed > room or item.canvas.end > self._length(item.size):
             raise DecodeError(
-                f"{request.uid}: {len(request.prompt_ids)} prompt tokens and {request.max_new_tokens} new ones are more "
-                f"than the {self.context} positions of a request"
+                f"{request.uid}: {len(request.prompt_ids)} prompt tokens and {request.max_new_tokens} new ones are "
+                f"more than the {self.context} positions of a request"
             )
         self._queue.append(item)
         return number
@@ -156,7 +156,8 @@ class LiveDecoder(BlockDecoder):
         """Positions of the longest row: the context in whole pages, and the rest of a last block."""
         return -(-self.context // self.page_tokens) * self.page_tokens + size
 
-    def _open(self, size: int) -> None:
+    def _open(self, size: int) -> Scheduler:
+        """Lays the rows out for blocks of this size."""
         if self._pool is None:
             self._pool = Pool(self.model, self.pages, self.spare, self._longest, self.page_tokens)
         if self.forwards != "spans":
@@ -168,6 +169,7 @@ class LiveDecoder(BlockDecoder):
         if isinstance(self.policy.schedule, Window):
             windows = WindowRows(rows, self._pool.cache, self.model.config, self.stop_ids)
         self._scheduler = Scheduler(self.model, self._pool, rows, self.stop_ids, self.ledger, None, windows)
+        return self._scheduler
 
     def _slots(self) -> dict[int, int]:
         return {} if self._scheduler is None else {item.index: slot for slot, item in self._scheduler.rows.item.items()}

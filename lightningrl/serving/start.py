@@ -55,32 +55,28 @@ def prepare(llm: LLM, decoding: DirectDecoding, settings: Settings, hosts: set[s
     return make_app(service, hosts, key)
 
 
-def run(app: FastAPI, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM. ready: called with the address once it listens. Raises ConfigError where the
-    address cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, port))
-        except OSError as error:
-            raise ConfigError(f"cannot listen at {host}, port {port}: {error.strerror}; take another --port") from None
+def make_server(app: FastAPI, host: str, port: int) -> tuple[uvicorn.Server, socket.socket]:
+    """Returns the server and the socket at which it listens already. Raises ConfigError where the address cannot be
+    had."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
         listening.listen(MOST_CONNECTIONS)
-        shown = f"[{host}]" if ":" in host else host
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                http="h11",
-                limit_concurrency=MOST_CONNECTIONS,
-                h11_max_incomplete_event_size=HEADER_BYTES,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=GOODBYE_S,
-                ws="none",
-            )  # fmt: skip
-        )
-        ready(f"http://{shown}:{listening.getsockname()[1]}")
+    except OSError as error:
+        listening.close()
+        raise ConfigError(f"cannot listen at {host}, port {port}: {error.strerror}; take another --port") from None
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, http="h11", ws="none",
+        limit_concurrency=MOST_CONNECTIONS, h11_max_incomplete_event_size=HEADER_BYTES, timeout_keep_alive=30,
+        timeout_graceful_shutdown=GOODBYE_S,
+    )  # fmt: skip
+    return uvicorn.Server(config), listening
+
+
+def run(app: FastAPI, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM. ready: called with the address once connections are taken."""
+    server, listening = make_server(app, host, port)
+    with listening:
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
         server.run(sockets=[listening])
