@@ -11,6 +11,7 @@ import hmac
 import ipaddress
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from lightningrl.errors import ConfigError
 KEY_VARIABLE = "LIGHTNINGRL_API_KEY"
 SHORTEST_KEY = 16
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d*)?")
+"""A name or an address, and perhaps a port."""
 OPEN_PATHS = ("/", "/health")
 """Paths that need no key: a page without data, and whether the server runs."""
 
@@ -97,7 +100,8 @@ class Guard:
             if name in found:
                 found[name].append(value.decode("latin-1"))
         hosts, origins, keys = found.values()
-        if len(hosts) != 1 or _name(f"//{hosts[0]}") not in self.hosts:
+        named = HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
+        if named is None or named[1].strip("[]") not in self.hosts:
             return 421, "the Host of this request is no name of this server; --allowed-host adds names"
         if origins and (len(origins) > 1 or urlsplit(origins[0]).netloc.lower() != hosts[0].lower()):
             return 403, "pages of other origins may not use this server"
@@ -106,11 +110,4 @@ class Guard:
         scheme, _, given = keys[0].partition(" ") if len(keys) == 1 else ("", "", "")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.key.encode()):
             return 401, "this server needs its API key: Authorization: Bearer KEY"
-        return None
-
-
-def _name(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
         return None

@@ -59,7 +59,7 @@ def test_a_stream_brings_the_same_answer_block_by_block(client, llm, text):
             stream=True,
             logprobs=True,
             stream_options={"include_usage": True},
-        )  # fmt: skip
+        )
     )
     assert parts[0].choices[0].delta.role == "assistant" and parts[-1].usage == whole.usage
     said = [part.choices[0] for part in parts[:-1]]
