@@ -81,7 +81,7 @@ class Service:
         """Has the choices of a plan decoded. Raises RefusedError, status 429 or 503."""
         asked = plan.asked
         watched = bool(asked.stream or asked.stops)
-        jobs = [Job(request, plan.policy, watched) for request in plan.requests]
+        jobs = [Job(request, plan.policy, watched, asked.reveal) for request in plan.requests]
         try:
             self.worker.submit(jobs)
         except Overloaded:

@@ -31,11 +31,13 @@ class Stopped(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """One response. `request` and `policy` say what to decode; watched: whether its views are wanted."""
+    """One response. `request` and `policy` say what to decode; watched: whether views of it are wanted, one
+    for each block that has been finished; every: one for each forward."""
 
     request: Request
     policy: DecodePolicy
     watched: bool = False
+    every: bool = False
     view: View | None = None
     trajectory: Trajectory | None = None
     error: Exception | None = None
@@ -109,8 +111,10 @@ class Worker:
                     job.tell()
                 views = self.decoder.view([number for number, job in self._running.items() if job.watched])
                 for number, view in views.items():
-                    self._running[number].view = view
-                    self._running[number].tell()
+                    job = self._running[number]
+                    if job.every or view.finished > (job.view.finished if job.view else 0):
+                        job.view = view
+                        job.tell()
             except Exception as error:
                 LOG.exception("the engine failed; everything that was being decoded is given up")
                 self._fail_all(error)

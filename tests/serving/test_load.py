@@ -153,3 +153,11 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(llm):
         raw.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: localhost:{server.port}\r\n".encode())
         raw.sendall(b"Content-Length: 1000\r\n\r\n{")
         assert b" 408 " in raw.recv(4096)
+
+
+def test_an_error_of_the_engine_fails_what_it_decodes_and_the_next_request_is_answered(llm):
+    with serving(llm, decoding={"selector": "fixtures.serving:Breaks"}) as server, ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(server.ask, "/v1/chat/completions", body("Hi", 60)) for _ in range(3)]
+        failed = [found for status, found in (each.result() for each in asked) if status == 500]
+        assert failed and all("the server's log says why" in found["error"]["message"] for found in failed)
+        assert ask_whole(server, "Hi", 8) == expected_texts(llm, ["Hi"], 8)[0]
