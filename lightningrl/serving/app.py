@@ -166,7 +166,8 @@ def make_app(service: Service, hosts: set[str], key: str | None) -> FastAPI:
         decoder = service.worker.decoder
         return JSONResponse(
             {"jobs": len(service.worker.jobs), "decoding_rows": decoder.decoding_rows, "pages": decoder.pages,
-             "free_pages": decoder.free_pages, "forwards": decoder.turns}
+             "free_pages": decoder.free_pages, "forwards": decoder.turns,
+             "preemptions": decoder.preemptions}
         )  # fmt: skip
 
     @app.get("/v1/models")

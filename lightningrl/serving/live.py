@@ -68,8 +68,8 @@ class LiveDecoder(BlockDecoder):
         self._pool: Pool | None = None
         self._scheduler: Scheduler | None = None
         self._numbers = count()
-        self.turns = 0
-        """Forwards of the engine so far, each of all its rows."""
+        self.turns = self.preemptions = 0
+        """Forwards of the engine so far, each of all its rows; and how often a row has given its pages up."""
         self._queue: deque[QueuedRequest] = deque()
 
     @property
@@ -119,6 +119,7 @@ class LiveDecoder(BlockDecoder):
             return []
         results = run.turn()
         self.turns += len(self.ledger.forwards)
+        self.preemptions += self.ledger.preemptions
         self.ledger.clear()  # a server would fill the memory with it
         return results
 

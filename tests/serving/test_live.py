@@ -41,13 +41,15 @@ def assert_equal(found, expected):
     assert found.stats == expected.stats
 
 
-@pytest.mark.parametrize("pages", [None, 24], ids=["roomy", "tight"])
-@pytest.mark.parametrize("words", [{"parameter": 0.3}, {"parameter": 0.2, "temperature": 1.0, "seed": 4}])
+@pytest.mark.parametrize("pages", [None, 17], ids=["roomy", "tight"])
+@pytest.mark.parametrize(
+    "words", [{"parameter": 0.3}, {"parameter": 0.2, "temperature": 1.0, "seed": 4}, {"preset": "mbd"}], ids=str
+)
 def test_whoever_comes_and_goes_meanwhile_a_response_is_the_one_it_is_alone(llm, words, pages):
     policy = policy_of(**words)
     # A few share a prompt of several pages, and so pages; with few pages, rows give theirs up.
     texts = [("the same words for several " * 3)[: 70 - i % 2] if i % 3 == 0 else "x" * (7 * i) for i in range(14)]
-    requests = [llm.request(t, uid=f"prompt/{i}", max_new_tokens=20 + i, policy=policy) for i, t in enumerate(texts)]
+    requests = [llm.request(t, uid=f"prompt/{i}", max_new_tokens=60 + i, policy=policy) for i, t in enumerate(texts)]
     budget = None if pages is None else pages * llm.decoder.page_bytes
     live = LiveDecoder(llm, policy, rows=4, memory_bytes=budget)
     cancelled = (0, 4, 6, 9)
@@ -56,6 +58,7 @@ def test_whoever_comes_and_goes_meanwhile_a_response_is_the_one_it_is_alone(llm,
     for i, trajectory in found.items():
         assert_equal(trajectory, alone(llm, requests[i], policy))
     assert live.free_pages == live.pages == (64 if pages is None else pages) and live.decoding_rows == 0
+    assert (live.preemptions > 0) == (pages is not None), "rows give pages up where there are few, and there alone"
 
 
 def test_the_row_that_computes_a_shared_prompt_leaves_and_another_one_goes_on_with_it(tmp_path):
