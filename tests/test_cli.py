@@ -129,7 +129,7 @@ def test_responses_depend_on_every_key_but_those_of_the_model_and_of_speed():
     found = decoding_of({"schedule": "full_sequence", "schedule_options": '{"block_size": 16}'})
     words = found.identity() | {"parameter": found.threshold}
     settings = {"preset", "plugins", "threshold", "adapter", "block_size"}
-    elsewhere = settings | {"dtype", "device", "rows", "memory_mb", "forwards"}
+    elsewhere = settings | {"revision", "dtype", "device", "rows", "memory_mb", "forwards"}
     assert words.keys() - {"parameter"} == DirectDecoding.model_fields.keys() - elsewhere
     assert policy_of(**make_settings(**words).policy_arguments()) == direct_policy(found)
     assert direct_policy(found).schedule.block_size == 16
@@ -156,6 +156,26 @@ def test_validate_says_ok_and_when_programs_could_not_be_judged_here(monkeypatch
     done = run("validate", "--config", NANO)
     assert (done.exit_code, done.stdout.split(": ")[1]) == (0, "OK, 25 stages\n")
     assert done.stderr.startswith("but: no jail level works on this machine (bwrap: bwrap is not on the PATH)")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        ({"train/4b": {"cpus": 2}}, ["jobs of train/4b ask for no GPU", "Set `gpus` in their entries"]),
+        ({"evaluate/17b": {"gpus": 1}}, ["jobs.evaluate/17b: no stage asks for it; there are: evaluate/1.7b,"]),
+        ({"evaluate/7b": {"gpus": 1}}, []),
+    ],
+)
+def test_validate_notes_jobs_that_nobody_asks_for_and_those_without_the_gpus_they_need(tmp_path, jobs, said):
+    """The sizes named are those that an entry may have: no `speed/8b`, whose jobs ask for what `evaluate` does."""
+    tree = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
+    tree["resources"]["jobs"] |= jobs
+    file = tmp_path / "paper.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    done = run("validate", "--config", file)
+    notes = [line for line in done.stderr.splitlines() if "jobs" in line]
+    assert done.exit_code == 0 and len(notes) == bool(said) and all(text in notes[0] for text in said)
+    assert "speed/8b" not in done.stderr
 
 
 def test_stages_tells_done_partial_damaged_and_missing(stage_does):

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from lightningrl.inference.llm import LLM
 
-Model = Annotated[Path, typer.Argument(help="A checkpoint's folder: an SDAR or LLaDA model with its tokenizer.")]
+MODEL_HELP = "A checkpoint's folder, or a repository of the Hugging Face hub, like JetLM/SDAR-8B-Chat-b32."
+Model = Annotated[Path, typer.Argument(help=MODEL_HELP)]
 MaxNewTokens = Annotated[
     int | None,
     typer.Option(help="Longest response, rounded up to the block grid; default: 512, or what the model has room for."),
@@ -182,18 +183,22 @@ def _options(key: str, text: str, keep: bool = False) -> dict[str, Any]:
 
 
 def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
-    """Load a checkpoint. Raises ConfigError for a dtype there is not, CheckpointError for a folder of no use."""
+    """Load a checkpoint, from a folder or the hub. Raises ConfigError for a dtype there is not, CheckpointError for one
+    of no use."""
     from lightningrl.inference.llm import LLM
     from lightningrl.inference.policy import require_fitting
     from lightningrl.models.families.registry import plug_in
+    from lightningrl.models.hub import block_size_named, located
 
     plug_in(decoding.plugins)
     dtype = None if decoding.dtype == "stored" else dtype_of(decoding.dtype, "stored")
     require_device(decoding.device)
-    require_fitting(model, decoding.preset)
+    folder = located(model, decoding.revision)
+    require_fitting(folder, decoding.preset)
     return LLM(
-        model, block_size=decoding.block_size, adapter=decoding.adapter or None, dtype=dtype, device=decoding.device,
-        rows=decoding.rows, memory_bytes=decoding.memory_bytes, forwards=decoding.forwards, plugins=decoding.plugins,
+        folder, block_size=decoding.block_size or block_size_named(model), adapter=decoding.adapter or None,
+        dtype=dtype, device=decoding.device, rows=decoding.rows, memory_bytes=decoding.memory_bytes,
+        forwards=decoding.forwards, plugins=decoding.plugins,
     )  # fmt: skip
 
 
@@ -211,12 +216,14 @@ def require_device(device: str) -> None:
     """Raises ConfigError for a device that torch does not know or does not find."""
     import torch
 
+    if device == "auto":
+        return
     try:
         kind = torch.device(device).type
     except RuntimeError:
         kind = ""
     if kind not in ("cpu", "cuda"):
-        raise ConfigError(f"--device: found {device!r}, expected cpu, cuda, cuda:1, ...")
+        raise ConfigError(f"--device: found {device!r}, expected auto, cpu, cuda, cuda:1, ...")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: this machine has no CUDA device that torch can use; take `cpu`")
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from lightningrl.decoding.protocol import DecodePolicy
     from lightningrl.models.transformer import ModelConfig
 
+MODEL_JOBS = ("pretrain", "train", "evaluate")
+"""The package's jobs that run models on `resources.device`."""
+
 
 def validate(config: Config = DEFAULT_CONFIG) -> None:
     """Check an experiment's YAML, and the names in it, before anything runs."""
@@ -33,12 +36,30 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
     _check_pieces(experiment, planned)
     typer.echo(f"{config}: OK, {len(planned.stages)} stages")
     note_pins(planned)
-    known = {f"{stage.kind}/{stage.size}" for stage in planned if stage.size}
-    for name in experiment.resources.jobs:
+    _note_jobs(experiment, planned)
+    _warn_without_jail(planned)
+
+
+def _note_jobs(experiment: Experiment, planned: Plan) -> None:
+    """Says which entries of `resources.jobs` no stage asks for, and which jobs on `cuda` would ask for no GPU."""
+    resources = experiment.resources
+    asked = {(planned.kinds[stage.kind].job, stage.size) for stage in planned if planned.kinds[stage.kind].job}
+    known = {f"{job}/{size}" for job, size in asked if size}
+    for name in resources.jobs:
         if "/" in name and name not in known:  # maybe a size that was mistyped
             sizes = ", ".join(sorted(known)) or "none has a size"
             typer.echo(f"note: resources.jobs.{name}: no stage asks for it; there are: {sizes}", err=True)
-    _warn_without_jail(planned)
+    if resources.device != "cuda" or not resources.jobs:
+        return
+    without = {
+        f"{job}/{size}".rstrip("/") for job, size in asked if job in MODEL_JOBS and not resources.job(job, size).gpus
+    }
+    if without:
+        typer.echo(
+            f"note: resources.device is cuda, but jobs of {', '.join(sorted(without))} ask for no GPU, and on a "
+            "cluster get none. Set `gpus` in their entries of resources.jobs; an entry takes nothing from another one.",
+            err=True,
+        )
 
 
 def _check_pieces(experiment: Experiment, planned: Plan) -> None:
@@ -165,11 +186,12 @@ def _check_quantizers(experiment: Experiment, planned: Plan, shapes: Mapping[str
 
 
 def _note_adapter(experiment: Experiment, system: System, base: str) -> None:
-    """Says where a decoder is for weights with an adapter, and none is named: they may be merged already. base: the
-    name of what the policy is, or was trained from."""
+    """Says where a decoder is for weights with an adapter, and none is named: they may be merged already, and those
+    that a distillation here leaves are. base: the name of what the policy is, or was trained from."""
     named = preset(system.decoding.preset).get("adapter") if system.decoding.preset else None
     found = experiment.base_named(base)
-    if named and not (found and found.adapter):
+    is_own = any(run.name == system.policy and not run.implementation.rolls_out for run in experiment.runs)
+    if named and not is_own and not (found and found.adapter):
         told = (
             f"{system.decoding.preset} is for weights with {named}, and its policy {system.policy} names no `adapter`"
         )

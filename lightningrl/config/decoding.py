@@ -152,7 +152,7 @@ class Decoding(Section):
         return {piece: member(piece, getattr(self, piece), f"{where}{piece}", plugins) for piece in DECODER}
 
 
-ELSEWHERE = {"adapter", "block_size", "dtype", "device", "rows", "memory_mb", "forwards"}
+ELSEWHERE = {"revision", "adapter", "block_size", "dtype", "device", "rows", "memory_mb", "forwards"}
 """Keys of `DirectDecoding` that belong to the model, or change no result but the last bits of floats."""
 
 
@@ -170,14 +170,16 @@ class DirectDecoding(Decoding):
     seed: int = 0
     """Part of the key of every draw."""
     rows: int = Field(64, gt=0)
+    revision: str = ""
+    """Of a repository of the hub: a branch, a tag or a commit."""
     block_size: int | None = None
-    """K, for checkpoints that do not say it themselves, as the official ones."""
+    """K, for checkpoints that say it neither in config.json nor in their name, as `SDAR-8B-Chat-b32` does."""
     adapter: str = ""
     """The folder of a LoRA in peft's format, merged into the weights as they are loaded. D2F's are such."""
     dtype: str = "stored"
     """`float32`, `bfloat16`, `float64`, or `stored`."""
-    device: str = "cpu"
-    """`cpu`, `cuda`, or one of several, like `cuda:1`."""
+    device: str = "auto"
+    """`cpu`, `cuda`, one of several, like `cuda:1`, or `auto`: a GPU where there is one."""
     plugins: Plugins = []
     """A module of another package that adds names by its `MEMBERS`, as the config's `plugins` do; may be repeated."""
 

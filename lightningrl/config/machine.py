@@ -30,10 +30,10 @@ class Job(Section):
     """GPUs of one node. A training has one process on each, but where `train_processes` says otherwise."""
     cpus: int = Field(1, gt=0)
     """CPUs of the same node: a job that asks for 96 never starts where nodes have 64 cores."""
-    memory_gb: float = Field(4.0, gt=0)
+    memory_gb: float = Field(4.0, ge=0.001)
     """The node's memory that a job asks for, not the GPUs', in 10^9 bytes. A second attempt asks for 1.5 times as much,
     later ones for twice: ask for at most half of what a node has."""
-    hours: float = Field(1.0, gt=0)
+    hours: float = Field(1.0, gt=0, le=8760)
     """Time limit. Shortly before it a training, pre-training or evaluation saves; the next attempt goes on. A
     preemption gives notice of a minute or two, mostly less than a step takes, and so costs all since the last save."""
 

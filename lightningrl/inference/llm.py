@@ -1,17 +1,18 @@
 """The Python interface: a checkpoint with its tokenizer and decoder, which turns prompts into texts.
 
-llm = LLM("path/to/SDAR-8B-Chat-b32", block_size=32)
-[completion] = llm.generate(["How many legs have 3 cats?"], max_new_tokens=256)
+llm = LLM("JetLM/SDAR-8B-Chat-b32", threshold=0.9)
+[completion] = llm.generate("How many legs do 3 cats have?", max_new_tokens=256)
 print(completion.text, completion.trajectory.stats.tpf)
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError, DecodeError, LightningRLError
+from lightningrl.inference.policy import policy_of, require_fitting
 from lightningrl.models.config_file import family_named
+from lightningrl.models.hub import block_size_named, located
 from lightningrl.quantization.open import open_model
 from lightningrl.tokenization import check_mask, decode_response, encode_prompt, load_tokenizer, stop_token_ids
 from lightningrl.types import Trajectory
@@ -51,8 +54,11 @@ class Completion:
 class LLM:
     """A checkpoint, ours or an official one, ready to generate.
 
-    block_size: needed for checkpoints that do not name it (the official ones). adapter: the folder of a LoRA in peft's
-    format, merged into the weights. dtype: None keeps the stored one. rows, memory_bytes, forwards: those of
+    folder: its folder, or a repository of the Hugging Face hub such as `JetLM/SDAR-8B-Chat-b32`, at `revision`.
+    block_size: needed for checkpoints that name it neither in their config.json nor, as SDAR's official ones, in their
+    name. adapter: the folder of a LoRA in peft's format, merged into the weights. dtype: None keeps the stored one.
+    device: `auto` is a GPU where torch finds one, else the CPU. threshold, temperature, decoder: how it decodes where a
+    call says nothing else; `lightningrl decoders` lists the published decoders. rows, memory_bytes, forwards: those of
     BlockDecoder. plugins: modules that add families of checkpoints, as a config's `plugins` do; `policy_of` takes them
     too, for the names of a decoder's pieces. Raises CheckpointError, saying why, when a folder cannot be used, and
     ConfigError for a plug-in that cannot be used.
@@ -62,22 +68,31 @@ class LLM:
         self,
         folder: Path | str,
         *,
+        revision: str | None = None,
         block_size: int | None = None,
         adapter: Path | str | None = None,
         dtype: torch.dtype | None = None,
-        device: torch.device | str = "cpu",
+        device: torch.device | str = "auto",
+        threshold: float | None = None,
+        temperature: float | None = None,
+        decoder: str | None = None,
         rows: int = 64,
         memory_bytes: int | None = None,
         forwards: str = "spans",
         plugins: str | Iterable[str] = (),
     ):
         resolve(PLUG_IN)(plugins)
-        self.folder = Path(folder)
+        self.words = {"parameter": threshold, "temperature": temperature, "preset": decoder}
+        self.policy = _policy(self.words) or DEFAULT_POLICY
+        self.folder = located(folder, revision)
         if not (self.folder / "config.json").is_file():
             what = "is no checkpoint: config.json is missing" if self.folder.is_dir() else "does not exist"
             raise CheckpointError(
-                f"{self.folder} {what}. Give a checkpoint's folder; `lightningrl stages` lists those made here."
+                f"{self.folder} {what}. Give a checkpoint's folder (`lightningrl stages` lists those made here), or a "
+                "repository of the Hugging Face hub as owner/name."
             )
+        require_fitting(self.folder, decoder or "")
+        block_size, device = block_size or block_size_named(folder), usual_device(device)
         self.tokenizer = load_tokenizer(self.folder)
         self.model = open_model(
             self.folder, adapter=adapter, dtype=dtype, device=device, block_size=block_size,
@@ -135,7 +150,7 @@ class LLM:
     def tokens_left(self, prompt_tokens: int, policy: DecodePolicy | None = None, most: int | None = None) -> int:
         """Returns for how many new tokens the model has positions, on the grid of blocks; below 1 where for none. most:
         it is never more, and on a grid that begins at the prompt's end it is whole blocks."""
-        schedule, limit = (policy or DEFAULT_POLICY).schedule, self.model.config.max_position_embeddings
+        schedule, limit = (policy or self.policy).schedule, self.model.config.max_position_embeddings
         new = max(1, limit - prompt_tokens)
         size = schedule.size(new, self.model.config.block_size)
         canvas = schedule.canvas(prompt_tokens, new, size)
@@ -152,20 +167,47 @@ class LLM:
         self, requests: Sequence[Request], policy: DecodePolicy | None = None, observer: Observer | None = None
     ) -> Iterator[DecodeResult]:
         """Yields the result of each request as soon as it is known."""
-        return self.decoder.stream(requests, policy or DEFAULT_POLICY, observer)
+        return self.decoder.stream(requests, policy or self.policy, observer)
 
     def generate(
-        self, prompts: Sequence[Prompt], policy: DecodePolicy | None = None, *, max_new_tokens: int | None = None
-    ) -> list[Completion]:
-        """Returns one completion for each prompt, in order; without a policy it decodes greedily at threshold 0.9.
+        self, prompts: Prompt | Sequence[Prompt], policy: DecodePolicy | None = None, *,
+        max_new_tokens: int | None = None, threshold: float | None = None, temperature: float | None = None,
+        decoder: str | None = None,
+    ) -> list[Completion]:  # fmt: skip
+        """Returns one completion for each prompt, in order. A string is one prompt, and so is a list of messages.
 
-        Raises DecodeError when a prompt cannot be decoded.
+        How it decodes is said by `policy`, or by the words after it; what neither says is as the model was opened with,
+        and else greedy at threshold 0.9. Raises DecodeError when a prompt cannot be decoded, and ConfigError for words
+        that name no decoder or none that fits the model.
         """
-        policy = policy or DEFAULT_POLICY  # which says also what length is whole blocks
+        is_one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], dict))
+        listed = [cast(Prompt, prompts)] if is_one else cast(Sequence[Prompt], prompts)
+        if policy is None:
+            require_fitting(self.folder, decoder or "")
+            said = {"parameter": threshold, "temperature": temperature, "preset": decoder}
+            policy = _policy(self.words | {key: value for key, value in said.items() if value is not None})
+        policy = policy or self.policy  # which says also what length is whole blocks
         how = {"max_new_tokens": max_new_tokens, "policy": policy}
-        requests = [self.request(p, uid=f"prompt/{i}", **how) for i, p in enumerate(prompts)]
+        requests = [self.request(p, uid=f"prompt/{i}", **how) for i, p in enumerate(listed)]
         trajectories = self.decoder.decode(requests, policy)
-        return [Completion(p, self.text(t), t) for p, t in zip(prompts, trajectories, strict=True)]
+        return [Completion(p, self.text(t), t) for p, t in zip(listed, trajectories, strict=True)]
+
+    def __repr__(self) -> str:
+        config, weight = self.model.config, self.model.lm_head.weight
+        size = f"{config.num_parameters / 1e9:.2g} B" if config.num_parameters > 1e8 else f"{config.num_parameters:,}"
+        dtype = str(weight.dtype).removeprefix("torch.")
+        return f"LLM({str(self.folder)!r}: {config.family}, {size} parameters, {dtype} on {weight.device})"
+
+
+def usual_device(device: torch.device | str) -> torch.device | str:
+    """Returns what `auto` stands for, a GPU where torch finds one; any other device as it is."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def _policy(words: Mapping[str, Any]) -> DecodePolicy | None:
+    """Returns the policy of the words that are not None; None where there are none."""
+    said = {key: value for key, value in words.items() if value is not None}
+    return policy_of(**said) if said else None
 
 
 def _row_sums(weight: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,8 @@ PATTERNS = ("config.json", *WEIGHTS, *TOKENIZER_FILES)
 """The files that are taken from a folder or repository."""
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 """Those of an adapter's."""
+REPOSITORY = r"[\w.-]+/[\w.-]+"
+"""The name of a hub repository: owner/name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def find(
                 "has seen. Import it once with data.require_pins: false; checkpoint.json of that stage says its sha256."
             )
         found = Found(folder, None, _hashes(folder, patterns))
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint):
+    elif re.fullmatch(REPOSITORY, checkpoint):
         found = _from_hub(checkpoint, revision, sha256, lock, require_pins, patterns)
     else:
         raise CheckpointError(
@@ -79,6 +81,29 @@ def find(
             "or another version. Nothing was imported."
         )
     return found
+
+
+def located(checkpoint: Path | str, revision: str | None = None) -> Path:
+    """Returns the folder of a checkpoint for a tool that loads it: the folder of this name, else the repository of this
+    name in the hub's cache, fetched there if it is not yet.
+
+    The commit is what `revision` (a branch, a tag, a commit) means today; nothing is hashed or pinned. `HF_TOKEN`,
+    `HF_HOME` and `HF_HUB_OFFLINE` mean what they do for every tool of the hub. Raises CheckpointError where it is
+    neither a folder nor to be had.
+    """
+    if Path(checkpoint).exists() or not re.fullmatch(REPOSITORY, str(checkpoint)):
+        return Path(checkpoint)
+    return _snapshot(str(checkpoint), revision or None, PATTERNS)
+
+
+def block_size_named(checkpoint: Path | str) -> int | None:
+    """Returns the block size that the name of an official checkpoint says; its config.json does not.
+
+    >>> block_size_named("JetLM/SDAR-8B-Chat-b32"), block_size_named("models/llada-8b")
+    (32, None)
+    """
+    found = re.search(r"(?i)SDAR.*-b(\d+)$", Path(checkpoint).name)
+    return int(found[1]) if found else None
 
 
 def _hashes(folder: Path, patterns: tuple[str, ...]) -> dict[str, tuple[str, int]]:
@@ -135,5 +160,5 @@ def _snapshot(repo: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
         what = f"{repo} at {revision}" if revision else repo
         raise CheckpointError(
             f"cannot get the checkpoint {what} from the hub ({reason}), and there is no folder of this name. Go online "
-            "and run the same command again, or give a folder with its files."
+            "and run the same command again (a gated repository needs HF_TOKEN), or give a folder with its files."
         ) from error

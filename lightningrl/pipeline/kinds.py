@@ -167,7 +167,7 @@ _TABLE = (
         "collect",
         (
             "frontier.csv", "headline.csv", "pooled.csv", "curves.csv", "steps.csv", "speed.csv", "probes.csv",
-            "quantized.csv",
+            "quantized.csv", "trainings.csv",
         ),
         reads=("report.bootstrap",), pinned_by_name=True,
     ),

@@ -42,10 +42,18 @@ class ReportPlanner(PlannerBase):
             "bootstrap": experiment.report.bootstrap,
             "primary_threshold": experiment.evaluation.primary_threshold,
             "seed": experiment.seed,
-            "policies": [{key: getattr(s, key) for key in keys} | {"benchmark": s.trained_on} for s in systems],
+            "policies": [
+                {key: getattr(s, key) for key in keys} | {"benchmark": s.trained_on} | self._earlier(s) for s in systems
+            ],
             "benchmarks": list(self.benchmarks),
         }
         return self.note("collect", slug(name), config, {}, inputs)
+
+    def _earlier(self, system: System) -> dict[str, list[str]]:
+        """The runs through which the base of a run came to be, where it begins from one."""
+        runs = [run for run in self.experiment.runs if run.name == system.name]
+        found = [each.name for run in runs for each in self.experiment.earlier_runs(run)]
+        return {"earlier": found} if found else {}
 
     def draw(self, kind: str, name: str, collect: Stage) -> Stage:
         """Plans a `table` or a `figure`."""

@@ -4,7 +4,7 @@ A figure is `draw(*tables, out_dir, **options) -> list[Path]`, of which the opti
 all of the experiment with the base first, and those of the config's `report.plot`. A table is
 `build(*tables) -> Table | Sections`. Behind the member stand the collected tables that it takes, in this order:
 `frontier` and `headline` (`frontier.collect`), `pooled`, `curves`, `steps` and `speed` (`series`), `probes`,
-`quantized`. An experiment's YAML may name figures and tables of other packages as `module:attribute`.
+`quantized`, `trainings`. An experiment's YAML may name figures and tables of other packages as `module:attribute`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "main": ("tables:main", "headline"),
     "frontier": ("tables:frontier", "frontier"),
     "rivals": ("rivals:rivals", "headline", "speed"),
+    "trained": ("trained:trained", "headline", "trainings"),
     "study": ("study:study", "pooled"),
     "criteria": ("study:criteria", "pooled"),
     "phrasing": ("study:phrasing", "probes"),

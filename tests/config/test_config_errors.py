@@ -64,6 +64,8 @@ def series(**second) -> dict:
         ({"resources.jobs": {"train/1_7b": {"gpus": 4}}}, ["found 'train/1_7b'", "sizes of this experiment: none."]),
         ({"resources.jobs": {"train/": {"gpus": 4}}}, ["resources.jobs: found 'train/'"]),
         ({"resources.jobs": {"train/8b": {"gpu": 1}}}, ["resources.jobs.train/8b.gpu: unknown key", "gpus"]),
+        ({"resources.jobs": {"train": {"memory_gb": 0.0004}}}, ["jobs.train.memory_gb: found 0.0004", "0.001"]),
+        ({"resources.jobs": {"train": {"hours": 1e12}}}, ["jobs.train.hours: found 1000000000000.0", "8760"]),
         (
             {"runs.1.method": {"nll": 0.1}},
             ["runs.grpo-traj.method.nll: unknown key", "Allowed here: advantage, clip_"],

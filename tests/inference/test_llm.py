@@ -110,3 +110,34 @@ def test_stop_tokens_of_the_generation_config_count(llm, tmp_path):
 def test_a_policy_of_unknown_words_is_refused(words, message):
     with pytest.raises(ConfigError, match=message):
         policy_of(**words)
+
+
+def test_a_string_is_one_prompt_and_so_is_a_conversation(llm):
+    turns = [{"role": "user", "content": "Hi"}]
+    found = [llm.generate(prompt, max_new_tokens=8) for prompt in ("Hi", turns, ["Hi"], [turns])]
+    assert [len(each) for each in found] == [1, 1, 1, 1]
+    assert len({each[0].trajectory.token_ids.tobytes() for each in found}) == 1
+
+
+def test_words_say_how_it_decodes_those_of_a_call_before_those_of_the_model(llm):
+    """`threshold`, `temperature`, `decoder`, against the policies that they stand for."""
+    own = LLM(llm.folder, block_size=4, threshold=0.001)
+
+    def ids(model, policy=None, **words):
+        return model.generate("Hi", policy, max_new_tokens=21, **words)[0].trajectory.token_ids.tolist()
+
+    fast, drawn = policy_of(parameter=0.001), policy_of(parameter=0.001, temperature=1.0)
+    assert ids(llm, threshold=0.001) == ids(own) == ids(llm, fast) != ids(llm)
+    assert ids(own, temperature=1.0) == ids(llm, drawn) != ids(own)
+    assert ids(own, threshold=0.9) == ids(llm)
+    preset = policy_of(preset="sdar_sequential", parameter=4)
+    assert ids(llm, decoder="sdar_sequential", threshold=4) == ids(llm, preset)
+    with pytest.raises(ConfigError, match="llada is for models with full attention"):
+        llm.generate("Hi", decoder="llada", threshold=4)
+    with pytest.raises(ConfigError, match="there is no preset 'dua'"):
+        LLM(llm.folder, block_size=4, decoder="dua")
+
+
+def test_it_says_in_a_line_what_it_is(llm):
+    count = sum(weight.numel() for weight in llm.model.parameters())
+    assert repr(llm) == f"LLM({str(llm.folder)!r}: sdar, {count:,} parameters, float32 on cpu)"

@@ -93,3 +93,37 @@ def test_the_hash_of_all_does_not_depend_on_order_or_place(tmp_path):
     entry, other = ("1" * 64, 1), ("0" * 64, 2)
     one, two = Found(tmp_path, None, {"a": entry, "b": other}), Found(Path("y"), COMMIT, {"b": other, "a": entry})
     assert one.sha256 == two.sha256 != Found(tmp_path, None, {"a": other, "b": entry}).sha256
+
+
+LOADS = """
+import os, sys
+import lightningrl
+from lightningrl.errors import LightningRLError
+try:
+    llm = lightningrl.LLM(sys.argv[1], revision=sys.argv[2] or None)
+    ids = llm.generate("Hi", max_new_tokens=8)[0].trajectory.token_ids.tolist()
+    print(llm.model.config.block_size, llm.folder.name, ids)
+except LightningRLError as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+
+
+def test_a_model_is_opened_by_its_name_on_the_hub_and_then_from_the_cache(files, tmp_path):
+    """As a user does: `LLM("somebody/SDAR-tiny-b4")`; the name says the block size, which config.json does not."""
+    renamed = {name.replace(REPO, "somebody/SDAR-tiny-b4"): content for name, content in files.items()}
+
+    def opened(url, name="somebody/SDAR-tiny-b4", revision="", **more):
+        variables = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        variables |= {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"} | more
+        command = [sys.executable, "-c", LOADS, name, revision]
+        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=HANG_S)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with Hub(renamed) as hub:
+        found = opened(hub.url)
+        assert not any("modeling" in path or ".bin" in path for _, path, _ in hub.log), "no code, no pickles"
+    assert found.startswith(f"4 {COMMIT} ["), found
+    assert opened(AWAY, HF_HUB_OFFLINE="1") == found == opened(AWAY, revision=COMMIT, HF_HUB_OFFLINE="1")
+    assert "cannot get the checkpoint nobody/none from the hub" in opened(AWAY, "nobody/none")
+    assert "a repository of the Hugging Face hub as owner/name" in opened(AWAY, "just-a-name")

@@ -31,6 +31,7 @@ from lightningrl.training.supervised.objective import (
     weighted_cross_entropy,
 )
 from lightningrl.training.supervised.objectives.blocks import BlockDiffusion, MaskedNext
+from lightningrl.training.supervised.objectives.masked import Masked
 from lightningrl.training.supervised.optimiser import ShardedMuon, SupervisedOptimiser
 from lightningrl.training.supervised.pretrainer import Pretrainer, split_counts
 from lightningrl.training.world import join
@@ -371,3 +372,22 @@ def test_supervised_control_spends_the_other_runs_compute_and_its_rate_falls_wit
     assert [trainer.step().metrics["step"], trainer.done, trainer.step().metrics["step"], trainer.done] == [
         1, False, 2, True
     ], "without a budget it takes its steps"  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["llada", "dream"])
+def test_the_control_of_a_model_of_canvases_learns_canvases(tmp_path, family):
+    """Its first step takes the gradient of the masked objective on answers filled up to the canvas, and it learns."""
+    setup = tiny_setup(
+        tmp_path, algorithm="supervised", steps=40, learning_rate=3e-3, sequences=4, copies=1, validate_every=40,
+        family=family,
+    )  # fmt: skip
+    trainer, before = make_trainer(setup), copy.deepcopy(setup.model)
+    lengths = {len(each.response_ids) for each in trainer.corpus}
+    assert min(lengths) == setup.task.max_new_tokens, "pads are learnt up to the canvas"
+    rng = np.random.default_rng([setup.seed, 0])
+    chosen = rng.integers(0, len(trainer.corpus), 4)
+    rows = [row for i in chosen for row in Masked(before.config, setup.run).rows(trainer.corpus[i], rng)]
+    expected = supervised_backward(before, rows, 4, cross_entropy=Masked(before.config, setup.run).loss)
+    losses = [trainer.step().metrics["loss"] for _ in range(40)]
+    assert losses[0] == pytest.approx(expected, abs=1e-5)
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])

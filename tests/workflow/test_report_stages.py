@@ -19,7 +19,7 @@ from lightningrl.pipeline.stages import collect, figure, release
 from lightningrl.pipeline.stages.collected import read_collected
 from lightningrl.report.formats import csv_text
 from lightningrl.types import EvalRecord
-from lightningrl.utils.files import write_jsonl, write_text
+from lightningrl.utils.files import write_json, write_jsonl, write_text
 
 
 def record(policy: str, uid: str, correct: bool, forwards: int, threshold: float = 0.9) -> dict:
@@ -39,15 +39,20 @@ def context(tmp_path: Path) -> SimpleNamespace:
         write_jsonl(folder / "records.jsonl", rows)
         inputs[f"evaluate/{policy}/toy"] = folder
     for run, rows in {
-        "fast": [{"step": 1, "reward_total_mean": 0.5}, {"step": 1, "validation_tpf": 2.0}, {"step": 0, "note": 1}],
-        "control": [{"step": 1, "loss": 3.0}],
+        "fast": [
+            {"step": 1, "reward_total_mean": 0.5},
+            {"step": 1, "validation_tpf": 2.0},
+            {"step": 0, "token_forwards": 30},
+        ],
+        "control": [{"step": 1, "loss": 3.0, "token_forwards": 70}, {"step": 2, "loss": 2.0, "token_forwards": 140}],
     }.items():
+        write_json(tmp_path / "train" / run / "selection.json", {"chosen": {"step": 1}})
         write_jsonl(tmp_path / "train" / run / "metrics.jsonl", rows)
         inputs[f"train/{run}"] = tmp_path / "train" / run
     policies = [
         {"name": "base", "role": "before", "algorithm": "threshold", "benchmark": None},
         {"name": "fast", "role": "after", "algorithm": "lightningrl", "benchmark": "toy"},
-        {"name": "control", "role": "control", "algorithm": "supervised", "benchmark": "toy"},
+        {"name": "control", "role": "control", "algorithm": "supervised", "benchmark": "toy", "earlier": ["fast"]},
     ]
     config = {
         "experiment": "toys", "bootstrap": 50, "primary_threshold": 0.9, "seed": 0, "policies": policies,
@@ -68,6 +73,9 @@ def test_collecting_gives_the_rows_in_the_experiments_order_and_the_same_bytes_a
     assert headline["thresholds"].tolist() == ["0.9", "0.9"]
     curves = read_collected(context.folder, "curves")  # those of reinforcement learning only
     assert curves[["run", "step", "reward_total_mean", "validation_tpf"]].to_numpy().tolist() == [["fast", 1, 0.5, 2.0]]
+    trainings = read_collected(context.folder, "trainings").set_index("run")
+    counts = trainings[["token_forwards", "earlier_token_forwards", "steps", "chosen_step"]]
+    assert counts.loc["fast"].tolist() == [30, 0, 0, 1] and counts.loc["control"].tolist() == [140, 30, 2, 1]
     before = {path.name: path.read_bytes() for path in context.folder.iterdir()}
     collect.run(context)
     assert before == {path.name: path.read_bytes() for path in context.folder.iterdir()}

@@ -1,9 +1,9 @@
-"""Collect evaluations, training curves, measured speeds and probes into eight tables, from which everything is drawn.
+"""Collect evaluations, training curves, measured speeds and probes into nine tables, from which everything is drawn.
 
 `frontier.csv` has a row a (policy, benchmark, threshold), `headline.csv` a row a (policy, benchmark) with AUP and
 paired intervals, `pooled.csv` a row a (series of runs, benchmark, threshold), `curves.csv` a row a training step,
 `steps.csv` a row a decoding step, `speed.csv` a row a measured speed, `probes.csv` what was found in policies,
-`quantized.csv` a row a (quantised system, benchmark, threshold). All are
+`quantized.csv` a row a (quantised system, benchmark, threshold), `trainings.csv` a row a run: what it spent. All are
 always written, with their headers where an experiment has nothing for them. The statistics are those of
 `report.frontier`, `report.pooled`, `report.series` and `report.quantized`; nothing is drawn here.
 """
@@ -31,6 +31,11 @@ REWARD = "reward_total_mean"
 PROBES = ("policy", "series", "role", "benchmark", "measure", "label", "count", "value")
 """Columns of `probes.csv`: `pipeline.stages.probe`."""
 
+TRAININGS = ("run", "algorithm", "base", "token_forwards", "earlier_token_forwards", "steps", "chosen_step")
+"""Columns of `trainings.csv`. `token_forwards` are those of the whole run, rollouts, a teacher and the making of its
+data included, a backward counted as two; `earlier_token_forwards` what the runs spent through which its base came to
+be; `base` is where that chain begins."""
+
 
 def run(context: StageContext) -> None:
     """Write the tables."""
@@ -46,6 +51,7 @@ def run(context: StageContext) -> None:
         "steps": series.steps(benchmarks),
         "speed": series.speeds(_speeds(context)),
         "probes": _probes(context),
+        "trainings": pd.DataFrame(_trainings(context), columns=list(TRAININGS)),
         "quantized": quantized(benchmarks, tables.frontier, config["counterparts"], *_quantizations(context)),
     }
     for name, table in written.items():
@@ -94,6 +100,21 @@ def _training_rows(context: StageContext) -> Iterator[dict[str, Any]]:
                 rows.setdefault(row["step"], {}).update(row)
         what = {key: policy.get(key) for key in series.TEXT_COLUMNS}
         yield from ({**row, **what, "run": policy["name"]} for row in rows.values() if REWARD in row)
+
+
+def _trainings(context: StageContext) -> Iterator[tuple[Any, ...]]:
+    for policy in context.config["policies"]:
+        folder = context.inputs.get(f"train/{policy['name']}")
+        if folder is not None:
+            last = list(read_jsonl(folder / "metrics.jsonl"))[-1]
+            earlier = sum(_spent(context.inputs[f"train/{name}"]) for name in policy.get("earlier", ()))
+            chosen = read_json(folder / "selection.json")["chosen"]["step"]
+            what = policy["name"], policy["algorithm"], policy.get("base")
+            yield (*what, last.get("token_forwards"), earlier, last["step"], chosen)
+
+
+def _spent(folder: Path) -> int:
+    return list(read_jsonl(folder / "metrics.jsonl"))[-1]["token_forwards"]
 
 
 def _speeds(context: StageContext) -> Iterator[dict[str, Any]]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from lightningrl.errors import ConfigError
 from lightningrl.rl.algorithm import Algorithm
 
 if TYPE_CHECKING:
-    from lightningrl.models.transformer import ModelConfig
     from lightningrl.rl.setup import TrainSetup
     from lightningrl.training.supervised.control import SupervisedTrainer
+
+_OBJECTIVES = "lightningrl.training.supervised.objectives"
+USUAL = {
+    "block_causal": f"{_OBJECTIVES}.blocks:BlockDiffusion",
+    "full": f"{_OBJECTIVES}.masked:Masked",
+    "causal": f"{_OBJECTIVES}.next_token:NextToken",
+}
+"""How a model's positions see each other -> the objective by which such models are trained, and the control too."""
 
 
 class Supervised(Algorithm):
@@ -21,12 +25,8 @@ class Supervised(Algorithm):
     rolls_out = False
     needs_reference = False
 
-    def check(self, model: ModelConfig, where: str, beside: Mapping[str, ModelConfig] = MappingProxyType({})) -> None:
-        if model.attention != "block_causal":
-            raise ConfigError(
-                f"{where}: a {model.family} model has {model.attention} attention, and supervised training here packs "
-                "the blocks of block-causal models only; start from one of those"
-            )
+    def members(self) -> dict[str, str]:
+        return {f"objective/{attention}": member for attention, member in USUAL.items()}
 
     def trainer(self, setup: TrainSetup) -> SupervisedTrainer:
         from lightningrl.training.supervised.control import SupervisedTrainer

@@ -1,4 +1,4 @@
-"""The control: more supervised block-diffusion training from the same base, with the compute that another run spent.
+"""The control: more supervised training of the base's own kind, with the compute that another run spent.
 
 Only what RL gains over it is the merit of RL. The learning rate falls linearly to zero as the budget of token-forwards
 (a backward counts as two) is spent. Its checkpoint is the most accurate one on validation: it is not trained for speed,
@@ -17,9 +17,11 @@ from lightningrl.rl.setup import TrainSetup
 from lightningrl.training.budgeted import BudgetedTrainer
 from lightningrl.training.loop import StepResult
 from lightningrl.training.shards import dtype_of
+from lightningrl.training.supervised.algorithm import USUAL
 from lightningrl.training.supervised.corpus import build_corpus
-from lightningrl.training.supervised.objective import diffusion_row, supervised_backward
+from lightningrl.training.supervised.objective import supervised_backward
 from lightningrl.training.supervised.optimiser import SupervisedOptimiser
+from lightningrl.utils.registry import resolve
 
 
 class SupervisedTrainer(BudgetedTrainer):
@@ -30,9 +32,13 @@ class SupervisedTrainer(BudgetedTrainer):
         config = self.model.config
         setup.check(run.implementation)
         self.begin()
+        self.objective = resolve(USUAL[config.attention])(config, run)
+        is_blocks = config.attention == "block_causal"
+        canvas = setup.task.max_new_tokens if config.attention == "full" else None
         self.corpus = build_corpus(
-            setup.tokenizer, setup.train, setup.task.render, config.block_size, limit=config.max_position_embeddings
-        )
+            setup.tokenizer, setup.train, setup.task.render, config.block_size if is_blocks else 1, canvas,
+            config.max_position_embeddings,
+        )  # fmt: skip
         self.optimiser = SupervisedOptimiser(self.model, run.learning_rate, run.muon_learning_rate)
         self.selection = Selection(
             "highest validation accuracy; of equals the last", lambda figures: (figures["validation_accuracy_pct"],),
@@ -40,13 +46,15 @@ class SupervisedTrainer(BudgetedTrainer):
         )  # fmt: skip
 
     def step(self) -> StepResult:
-        start, run, config = time.monotonic(), self.setup.run, self.model.config
+        start, run = time.monotonic(), self.setup.run
         if self.steps_done == 0:
             self.selection.start(self.setup.validate())
         rng = np.random.default_rng([self.setup.seed, self.steps_done])
         chosen = rng.integers(0, len(self.corpus), run.sequences)
-        rows = [diffusion_row(self.corpus[i], config.block_size, run.copies, config.mask_token_id, rng) for i in chosen]
-        loss = supervised_backward(self.model, rows, run.microbatch, world=self.setup.world)
+        rows = [row for i in chosen for row in self.objective.rows(self.corpus[i], rng)]
+        loss = supervised_backward(
+            self.model, rows, run.microbatch, cross_entropy=self.objective.loss, world=self.setup.world
+        )
         self.optimiser.step(1.0 - self.spent)
         self.setup.publish()
         self.token_forwards += 3 * sum(row.num_tokens for row, _ in rows)

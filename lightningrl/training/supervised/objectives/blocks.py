@@ -19,12 +19,13 @@ from lightningrl.training.supervised.objectives.protocol import Row
 
 if TYPE_CHECKING:
     from lightningrl.config.model import Phase
+    from lightningrl.config.train import Run
 
 
 class BlockDiffusion:
     """Masks a random part of each block; the blocks before it are clean."""
 
-    def __init__(self, config: ModelConfig, phase: Phase) -> None:
+    def __init__(self, config: ModelConfig, phase: Phase | Run) -> None:
         if config.attention != "block_causal":
             raise ConfigError(
                 f"the objective {type(self).__name__} is for models with block-causal attention; a {config.family} "

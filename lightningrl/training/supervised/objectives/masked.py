@@ -23,12 +23,13 @@ from lightningrl.training.supervised.objectives.protocol import Row
 
 if TYPE_CHECKING:
     from lightningrl.config.model import Phase
+    from lightningrl.config.train import Run
 
 
 class Masked:
     """Masks a random part of the response, and shows the rest, on both sides."""
 
-    def __init__(self, config: ModelConfig, phase: Phase) -> None:
+    def __init__(self, config: ModelConfig, phase: Phase | Run) -> None:
         if config.attention != "full":
             raise ConfigError(
                 f"the objective `masked` is for models with full attention; a {config.family} model has "

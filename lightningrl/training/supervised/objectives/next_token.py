@@ -22,12 +22,13 @@ from lightningrl.training.supervised.objectives.protocol import Row
 
 if TYPE_CHECKING:
     from lightningrl.config.model import Phase
+    from lightningrl.config.train import Run
 
 
 class NextToken:
     """Predicts each response token by the logits of the position before it, which sees what is before it alone."""
 
-    def __init__(self, config: ModelConfig, phase: Phase) -> None:
+    def __init__(self, config: ModelConfig, phase: Phase | Run) -> None:
         if not config.logit_shift:
             raise ConfigError(
                 "the objective `next_token` is for models whose logits predict the next position's token; those of a "

@@ -1,7 +1,8 @@
 """An objective of supervised training: from a sequence to noisy rows, and from rows to a loss.
 
 It is made with the model's config, which says how its positions see each other and whether its logits are shifted, and
-with the phase of the training that it is for. Raises ConfigError then for a model that it is not made for.
+with the phase of the training that it is for, or the run, of which it reads `copies`. Raises ConfigError then for a
+model that it is not made for.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from lightningrl.training.supervised.corpus import TrainingSequence
 
 if TYPE_CHECKING:
     from lightningrl.config.model import Phase
+    from lightningrl.config.train import Run
 
 Row = tuple[Any, np.ndarray]
 """A row of the model's forward, which says its `num_tokens`, and the weight of each scored token in row order."""
@@ -25,7 +27,7 @@ Row = tuple[Any, np.ndarray]
 class Objective(Protocol):
     """What a phase of supervised training learns."""
 
-    def __init__(self, config: ModelConfig, phase: Phase) -> None: ...
+    def __init__(self, config: ModelConfig, phase: Phase | Run) -> None: ...
 
     def rows(self, sequence: TrainingSequence, rng: np.random.Generator) -> list[Row]:
         """Returns one or more rows of a sequence, with noise that is drawn from `rng`."""
