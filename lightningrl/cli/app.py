@@ -26,6 +26,7 @@ VERBS = {
     "doctor": "lightningrl.cli.doctor:doctor",
     "decoders": "lightningrl.cli.decoders:decoders",
     "chat": "lightningrl.cli.chat:chat",
+    "serve": "lightningrl.cli.serve:serve",
     "harness": "lightningrl.cli.harness:harness",
     "plan": "lightningrl.cli.plan:plan_budget",
     "pin": "lightningrl.cli.pin:pin",

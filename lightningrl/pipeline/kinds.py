@@ -203,7 +203,7 @@ KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _TABLE}
 RESERVED = (
     "all", "benchmarks", "cache", "latest", "logs", "results",
     "generate", "prompts", "score", "compare", "doctor", "chat", "plan", "pin", "stages", "explain", "diff", "redraw",
-    "validate", "config-help", "trace", "bench", "decoders", "export", "harness",
+    "validate", "config-help", "trace", "bench", "decoders", "export", "harness", "serve",
 )  # fmt: skip
 """What no kind from outside may be called: Snakemake's targets, folders and links of the results, and other verbs."""
 OF_STAGES = re.compile(rf"(?:{'|'.join(KINDS)})(?:_.*|\d+)|release-.*")

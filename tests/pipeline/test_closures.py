@@ -27,6 +27,7 @@ LAYERS = [
     ["models"],
     ["decoding", "quantization"],
     ["answering", "inference"],
+    ["serving"],
     ["training"],
     ["training.supervised", "training.distillation", "rl"],
     ["bench"],
