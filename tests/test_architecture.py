@@ -10,13 +10,14 @@ BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- en
 LINES = {
     "lightningrl": 650, "lightningrl/bench": 3989, "lightningrl/benchmarks": 2173, "lightningrl/cli": 3749,
     "lightningrl/config": 2400, "lightningrl/decoding": 5603, "lightningrl/evaluation": 1875,
-    "lightningrl/inference": 2700, "lightningrl/judges": 4435, "lightningrl/models": 3743, "lightningrl/pipeline": 5550,
-    "lightningrl/quantization": 3111, "lightningrl/report": 4000, "lightningrl/results": 1505, "lightningrl/rl": 3250,
-    "lightningrl/sandbox": 2745, "lightningrl/serving": 1340, "lightningrl/training": 2950, "lightningrl/utils": 501,
-    "tests": 830, "tests/bench": 1539, "tests/benchmarks": 1445, "tests/config": 1150, "tests/decoding": 5097,
-    "tests/evaluation": 1700, "tests/fixtures": 2775, "tests/inference": 3650, "tests/judges": 5060,
-    "tests/models": 2650, "tests/pipeline": 4051, "tests/quantization": 2347, "tests/report": 2000, "tests/rl": 3377,
-    "tests/sandbox": 2090, "tests/serving": 760, "tests/slurm": 706, "tests/training": 2650, "tests/workflow": 2700,
+    "lightningrl/inference": 2700, "lightningrl/judges": 4435, "lightningrl/models": 3743,
+    "lightningrl/pipeline": 5550, "lightningrl/quantization": 3111, "lightningrl/report": 4000,
+    "lightningrl/results": 1505, "lightningrl/rl": 3250, "lightningrl/sandbox": 2745, "lightningrl/serving": 1340,
+    "lightningrl/training": 2950, "lightningrl/utils": 501, "tests": 830, "tests/bench": 1539,
+    "tests/benchmarks": 1445, "tests/config": 1150, "tests/decoding": 5097, "tests/evaluation": 1700,
+    "tests/fixtures": 2775, "tests/inference": 3650, "tests/judges": 5060, "tests/models": 2650,
+    "tests/pipeline": 4051, "tests/quantization": 2347, "tests/report": 2000, "tests/rl": 3377, "tests/sandbox": 2090,
+    "tests/serving": 760, "tests/slurm": 706, "tests/training": 2650, "tests/workflow": 2700,
 }  # fmt: skip
 """The most lines that the Python files of each folder may have, those of its subfolders too. They only fall; a commit
 that raises one says by how much, and why."""
