@@ -3,7 +3,8 @@
 A seed is everything that is drawn: problems, initial weights, data order, rollouts. The config is the one that is
 given with this `seed`, in the same experiment, so stages that two such configs share are made once. The rows of
 COLLECTED, a collected table (`headline` if nothing is said, or `quantized`), are added to TABLE, a CSV file, with the
-step that validation chose, the seconds of each training and the commit. A seed's rows are written once: to run it again
+step that validation chose, the seconds of each training and the commit; where the experiment makes the table `trained`,
+also with the token-forwards of each training. A seed's rows are written once: to run it again
 they must be taken out by hand, so that nobody chooses among repetitions. Two seeds may run side by side, best with one
 core each: the number of cores changes no row, and rows are added under a lock.
 """
@@ -26,7 +27,6 @@ def main(config: Path, seed: int, table: Path, cores: int = 2, collected: str = 
     from lightningrl.pipeline.plan import plan
     from lightningrl.pipeline.system import git_state
     from lightningrl.report.formats import csv_text
-    from lightningrl.report.quantization import with_states
     from lightningrl.utils import files as io
 
     weights = {system.name: system.policy for system in load(config).all_systems()}
@@ -45,19 +45,31 @@ def main(config: Path, seed: int, table: Path, cores: int = 2, collected: str = 
     snakemake = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--ignore-incomplete", "--nolock"]
     files = ["--quiet", "rules", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(own)]
     subprocess.run([*snakemake, "collect_frontier", *files], check=True)
-    found = plan(load(own))
-    rows = _read(found.stage("collect", "frontier").folder / f"{collected}.csv")
-    if collected == "quantized":  # with what the probes found on fixed states
-        rows = with_states(rows, pd.read_csv(found.stage("collect", "frontier").folder / "probes.csv"))
+    rows = _rows(plan(load(own)), weights, collected)
     rows = rows[[pair not in there for pair in zip(rows.policy, rows.benchmark, strict=True)]]
     rows.insert(0, "seed", str(seed))
-    rows["chosen_step"] = [_chosen(found, weights[policy]) for policy in rows.policy]
-    rows["seconds"] = [_seconds(found, weights[policy]) for policy in rows.policy]
     rows["commit"] = state["commit"][:7]
     with open(ROOT / "workflow" / "seeds.py") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         earlier = [_read(table)] if table.exists() else []
         io.write_text(table, csv_text(pd.concat([*earlier, rows])))
+
+
+def _rows(found, weights: dict[str, str], collected: str) -> pd.DataFrame:
+    """The rows of a collected table, each with what is known of how its system's weights were made."""
+    from lightningrl.report.quantization import with_states
+
+    folder = found.stage("collect", "frontier").folder
+    rows = _read(folder / f"{collected}.csv")
+    if collected == "quantized":  # with what the probes found on fixed states
+        rows = with_states(rows, pd.read_csv(folder / "probes.csv"))
+    rows["chosen_step"] = [_chosen(found, weights[policy]) for policy in rows.policy]
+    rows["seconds"] = [_seconds(found, weights[policy]) for policy in rows.policy]
+    if any(stage.name == "trained" for stage in found.of("table")):
+        trainings = pd.read_csv(folder / "trainings.csv").set_index("run")
+        spent = trainings["token_forwards"] + trainings["earlier_token_forwards"]
+        rows["token_forwards"] = [spent.get(weights[policy]) for policy in rows.policy]
+    return rows
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -66,8 +78,9 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _stage(found, policy: str):
-    """The stage that made a policy's weights."""
-    return found.stage("pretrain", "base") if policy == "base" else found.stage("train", policy)
+    """The stage that made a policy's weights: the pre-training of a base, or a run."""
+    is_base = any(stage.name == policy for stage in found.of("pretrain"))
+    return found.stage("pretrain" if is_base else "train", policy)
 
 
 def _chosen(found, policy: str) -> int | None:

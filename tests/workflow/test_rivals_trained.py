@@ -4,6 +4,7 @@ its table and figure."""
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from fixtures.every_stage import run_every_stage
 from lightningrl.config.experiment import load
 from lightningrl.config.reading import read_tree
 from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.plan import plan
 
 CONFIG = PACKAGE.parent / "config" / "rivals-trained.yaml"
 NANO = {
@@ -101,3 +103,24 @@ def test_each_family_has_its_control_and_everything_is_compared_with_its_own_bas
     for name, base in (("llada-dultra", "llada"), ("dream-d3llm", "dream"), ("dparallel", "base")):
         expected = table.loc[name, "accuracy_pct"] - table.loc[base, "accuracy_pct"]
         assert table.loc[name, "accuracy_difference"] == pytest.approx(expected)
+
+
+def test_a_seeds_rows_say_of_every_system_how_its_weights_were_made(
+    results: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(results.parent.parent)
+    experiment = load(Path("nano.yaml"))
+    weights = {system.name: system.policy for system in experiment.all_systems()}
+    found = plan(experiment)
+    seeds = runpy.run_path(str(PACKAGE.parent / "workflow" / "seeds.py"))
+    rows = seeds["_rows"](found, weights, "headline").set_index("policy")
+    assert set(rows.index) == set(table.index)
+    assert (rows["seconds"] > 0).all()
+    runs = {run.name for run in experiment.runs}
+    for name, row in rows.iterrows():
+        folder = found.stage("train" if weights[name] in runs else "pretrain", weights[name]).folder
+        chosen = folder / "selection.json"
+        step = json.loads(chosen.read_text())["chosen"]["step"] if chosen.exists() else None
+        assert row["chosen_step"] == step or (step is None and pd.isna(row["chosen_step"])), name
+        spent = row["token_forwards"] / 1e6
+        assert spent == pytest.approx(table.loc[weights[name], "spent"], nan_ok=True), name
