@@ -10,11 +10,11 @@ BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- en
 LINES = {
     "lightningrl": 623, "lightningrl/bench": 3989, "lightningrl/benchmarks": 2173, "lightningrl/cli": 3700,
     "lightningrl/config": 2350, "lightningrl/decoding": 5603, "lightningrl/evaluation": 1875,
-    "lightningrl/inference": 2650, "lightningrl/judges": 4435, "lightningrl/models": 3743,
+    "lightningrl/inference": 2825, "lightningrl/judges": 4435, "lightningrl/models": 3743,
     "lightningrl/pipeline": 5550, "lightningrl/quantization": 3111, "lightningrl/report": 4000,
     "lightningrl/results": 1505, "lightningrl/rl": 3250, "lightningrl/sandbox": 2745, "lightningrl/training": 2950,
     "lightningrl/utils": 501, "tests": 830, "tests/bench": 1539, "tests/benchmarks": 1445, "tests/config": 1150,
-    "tests/decoding": 5097, "tests/evaluation": 1700, "tests/fixtures": 2584, "tests/inference": 3579,
+    "tests/decoding": 5097, "tests/evaluation": 1700, "tests/fixtures": 2584, "tests/inference": 3741,
     "tests/judges": 5060, "tests/models": 2582, "tests/pipeline": 4036, "tests/quantization": 2347,
     "tests/report": 2000, "tests/rl": 3377, "tests/sandbox": 2090, "tests/slurm": 706, "tests/training": 2650,
     "tests/workflow": 2700,
