@@ -8,14 +8,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 650, "lightningrl/bench": 3989, "lightningrl/benchmarks": 2173, "lightningrl/cli": 3749,
+    "lightningrl": 650, "lightningrl/bench": 3989, "lightningrl/benchmarks": 2173, "lightningrl/cli": 3750,
     "lightningrl/config": 2400, "lightningrl/decoding": 5603, "lightningrl/evaluation": 1875,
-    "lightningrl/inference": 2700, "lightningrl/judges": 4435, "lightningrl/models": 3743,
+    "lightningrl/inference": 2900, "lightningrl/judges": 4435, "lightningrl/models": 3743,
     "lightningrl/pipeline": 5550, "lightningrl/quantization": 3111, "lightningrl/report": 4000,
     "lightningrl/results": 1505, "lightningrl/rl": 3250, "lightningrl/sandbox": 2745, "lightningrl/serving": 1340,
     "lightningrl/training": 2950, "lightningrl/utils": 501, "tests": 830, "tests/bench": 1539,
     "tests/benchmarks": 1445, "tests/config": 1150, "tests/decoding": 5097, "tests/evaluation": 1700,
-    "tests/fixtures": 2775, "tests/inference": 3650, "tests/judges": 5060, "tests/models": 2650,
+    "tests/fixtures": 2775, "tests/inference": 3800, "tests/judges": 5060, "tests/models": 2650,
     "tests/pipeline": 4051, "tests/quantization": 2347, "tests/report": 2000, "tests/rl": 3377, "tests/sandbox": 2090,
     "tests/serving": 760, "tests/slurm": 706, "tests/training": 2650, "tests/workflow": 2700,
 }  # fmt: skip

@@ -196,7 +196,7 @@ def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
     folder = located(model, decoding.revision)
     require_fitting(folder, decoding.preset)
     return LLM(
-        folder, block_size=decoding.block_size or block_size_named(model), adapter=decoding.adapter or None,
+        folder, block_size=decoding.block_size or block_size_named(model, folder), adapter=decoding.adapter or None,
         dtype=dtype, device=decoding.device, rows=decoding.rows, memory_bytes=decoding.memory_bytes,
         forwards=decoding.forwards, plugins=decoding.plugins,
     )  # fmt: skip

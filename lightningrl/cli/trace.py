@@ -13,6 +13,7 @@ import typer
 from lightningrl.cli import options
 from lightningrl.cli.outputs import Overwrite, check_out
 from lightningrl.errors import CheckpointError, ConfigError
+from lightningrl.models.hub import REPOSITORY
 from lightningrl.utils.files import write_text
 
 
@@ -37,11 +38,11 @@ def trace(
     check_out(out, overwrite)
     folders = [model, *(against or [])]
     for folder in folders:  # before another's response is waited for
-        if not folder.is_dir():
+        if not folder.is_dir() and not REPOSITORY.fullmatch(str(folder)):
             problem = "is not a folder" if folder.exists() else "does not exist"
             raise CheckpointError(
                 f"{folder} {problem}; give the folder of a checkpoint (`lightningrl stages` lists those of this "
-                "experiment)"
+                "experiment), or a repository of the hub as owner/name"
             )
     question = sys.stdin.read().strip() if prompt == "-" else prompt
     if not question.strip():

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from lightningrl.tokenization import check_mask, decode_response, encode_prompt,
 from lightningrl.types import Trajectory
 from lightningrl.utils.registry import resolve
 
+if TYPE_CHECKING:
+    from lightningrl.inference.sharing import ModelCard
+
 DEFAULT_MAX_NEW_TOKENS = 512
 """The longest response where the caller names no length."""
 DEFAULT_POLICY = DecodePolicy(Threshold(0.9))
@@ -36,6 +39,8 @@ DEFAULT_POLICY = DecodePolicy(Threshold(0.9))
 
 PLUG_IN = "lightningrl.models.families.registry:plug_in"
 """Looked up and not imported: a registry is in no stage's key."""
+SAVE, PUSH = "lightningrl.inference.sharing:save", "lightningrl.inference.sharing:push_to_hub"
+"""Likewise: no stage saves a model by them."""
 
 Prompt = str | Sequence[dict[str, str]]
 """A user's turn, or the turns of a conversation with `role` and `content`."""
@@ -92,7 +97,7 @@ class LLM:
                 "repository of the Hugging Face hub as owner/name."
             )
         require_fitting(self.folder, decoder or "")
-        block_size, device = block_size or block_size_named(folder), usual_device(device)
+        block_size, device = block_size or block_size_named(folder, self.folder), usual_device(device)
         self.tokenizer = load_tokenizer(self.folder)
         self.model = open_model(
             self.folder, adapter=adapter, dtype=dtype, device=device, block_size=block_size,
@@ -117,6 +122,15 @@ class LLM:
         for weight in (each.detach() for each in self.model.parameters()):
             found.update((weight.float() if weight.ndim == 1 else _row_sums(weight)).cpu().numpy().tobytes())
         return found.hexdigest()
+
+    def save(self, folder: Path | str, card: ModelCard) -> Path:
+        """Writes the model, its tokenizer and a model card to a new folder (inference/sharing.py) and returns it."""
+        return resolve(SAVE)(self, folder, card)
+
+    def push_to_hub(self, repo: str, card: ModelCard, **options: Any) -> str:
+        """Pushes what `save` writes to a repository of the Hugging Face hub, a private one unless `private=False`, and
+        returns the commit's address. options: those of `push_to_hub` in inference/sharing.py."""
+        return resolve(PUSH)(self, repo, card, **options)
 
     def request(
         self,

@@ -15,14 +15,14 @@ from typing import Any
 from lightningrl.errors import CheckpointError
 from lightningrl.tokenization import TOKENIZER_FILES
 from lightningrl.utils.download_lock import is_transport_error, locked
-from lightningrl.utils.files import canonical_json, sha256_file, sha256_text
+from lightningrl.utils.files import canonical_json, read_json, sha256_file, sha256_text
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 PATTERNS = ("config.json", *WEIGHTS, *TOKENIZER_FILES)
 """The files that are taken from a folder or repository."""
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 """Those of an adapter's."""
-REPOSITORY = r"[\w.-]+/[\w.-]+"
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 """The name of a hub repository: owner/name."""
 
 
@@ -68,7 +68,7 @@ def find(
                 "has seen. Import it once with data.require_pins: false; checkpoint.json of that stage says its sha256."
             )
         found = Found(folder, None, _hashes(folder, patterns))
-    elif re.fullmatch(REPOSITORY, checkpoint):
+    elif REPOSITORY.fullmatch(checkpoint):
         found = _from_hub(checkpoint, revision, sha256, lock, require_pins, patterns)
     else:
         raise CheckpointError(
@@ -91,19 +91,21 @@ def located(checkpoint: Path | str, revision: str | None = None) -> Path:
     `HF_HOME` and `HF_HUB_OFFLINE` mean what they do for every tool of the hub. Raises CheckpointError where it is
     neither a folder nor to be had.
     """
-    if Path(checkpoint).exists() or not re.fullmatch(REPOSITORY, str(checkpoint)):
+    if Path(checkpoint).exists() or not REPOSITORY.fullmatch(str(checkpoint)):
         return Path(checkpoint)
     return _snapshot(str(checkpoint), revision or None, PATTERNS)
 
 
-def block_size_named(checkpoint: Path | str) -> int | None:
-    """Returns the block size that the name of an official checkpoint says; its config.json does not.
+def block_size_named(checkpoint: Path | str, folder: Path) -> int | None:
+    """Returns the block size that the name of an official checkpoint says, where config.json in its folder says none.
 
-    >>> block_size_named("JetLM/SDAR-8B-Chat-b32"), block_size_named("models/llada-8b")
+    >>> block_size_named("JetLM/SDAR-8B-Chat-b32", Path("nowhere")), block_size_named("llada-8b", Path("nowhere"))
     (32, None)
     """
-    found = re.search(r"(?i)SDAR.*-b(\d+)$", Path(checkpoint).name)
-    return int(found[1]) if found else None
+    found, config = re.search(r"(?i)SDAR.*-b(\d+)$", Path(checkpoint).name), folder / "config.json"
+    if found is None or (config.is_file() and "block_size" in read_json(config)):
+        return None
+    return int(found[1])
 
 
 def _hashes(folder: Path, patterns: tuple[str, ...]) -> dict[str, tuple[str, int]]:
