@@ -53,7 +53,7 @@ def test_damaged_chosen_weights_are_an_error_that_names_the_file_and_what_to_del
     save_state(tmp_path, 1, content(1))
     save_state(tmp_path, 2, content(2), chosen=Chosen(2, weights(2)))
     damage(tmp_path / "chosen-000002.pt")
-    with pytest.raises(CheckpointError, match=message + r".*Delete .*step-000002 to go on from the state before it"):
+    with pytest.raises(CheckpointError, match=message + r".*Delete .*step-000002 to resume from the state before it"):
         load_state(tmp_path)
     shutil.rmtree(tmp_path / "step-000002")
     assert_is(1, load_state(tmp_path))

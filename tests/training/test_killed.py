@@ -173,7 +173,7 @@ def test_a_second_trainer_waits_sigterm_saves_and_a_damaged_state_is_named_then_
     data[len(data) // 3] ^= 1
     part.write_bytes(data)
     code, text = finish(run.root, *TRAIN)
-    assert code == 2 and f"{newest.name}/state-0-of-1.pt is damaged" in text and f"{newest.name} to go on from" in text
+    assert code == 2 and f"{newest.name}/state-0-of-1.pt is damaged" in text and f"{newest.name} to resume from" in text
     assert part.read_bytes() == data, "nothing is removed but by the user"
     shutil.rmtree(newest)
     assert run.end() == whole.results

@@ -143,7 +143,7 @@ def contents(results: Path) -> dict[str, bytes | dict]:
     found: dict[str, bytes | dict] = {}
     for path in sorted(results.rglob("*")):
         name = path.relative_to(results).as_posix()
-        if not path.is_file() or path.name in ("timing.jsonl", "report.html") or "cache/" in name or "latest" in name:
+        if not path.is_file() or path.name in ("timing.jsonl", "workflow.html") or "cache/" in name or "latest" in name:
             continue
         assert "/state/" not in name and not name.endswith(".tmp"), f"left behind: {name}"
         found[name] = path.read_bytes()

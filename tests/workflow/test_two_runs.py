@@ -82,7 +82,7 @@ class Finished:
         files = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
         return {
             name: path.read_bytes() for name, path in files.items()
-            if "/state/" not in name and "report.html" not in name
+            if "/state/" not in name and "workflow.html" not in name
         }  # fmt: skip
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
