@@ -171,7 +171,7 @@ class DirectDecoding(Decoding):
     """Part of the key of every draw."""
     rows: int = Field(64, gt=0)
     revision: str = ""
-    """Of a repository of the hub: a branch, a tag or a commit."""
+    """The branch, tag or commit of a repository of the hub; empty: its newest commit."""
     block_size: int | None = None
     """K, for checkpoints that say it neither in config.json nor in their name, as `SDAR-8B-Chat-b32` does."""
     adapter: str = ""

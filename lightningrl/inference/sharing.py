@@ -19,6 +19,7 @@ from lightningrl.quantization.open import is_quantized
 from lightningrl.tokenization import TOKENIZER_FILES
 from lightningrl.utils import files
 from lightningrl.utils.download_lock import is_transport_error
+from lightningrl.utils.numbers import shortest
 
 if TYPE_CHECKING:
     from lightningrl.inference.llm import LLM
@@ -144,7 +145,7 @@ def _rows(llm: LLM, folder: Path) -> list[str]:
         settings = json.loads((folder / "state" / "settings.json").read_bytes())
         measured = settings["model"]
         rows = [
-            f"| {row['benchmark']} | {row['threshold']:g} | {row['accuracy_pct']:.2f} % | {row['tpf']:.2f} "
+            f"| {row['benchmark']} | {shortest(row['threshold'])} | {row['accuracy_pct']:.2f} % | {row['tpf']:.2f} "
             f"| {row['n_problems']} |"
             for row in json.loads((folder / "summary.json").read_bytes())
         ]

@@ -78,7 +78,7 @@ class Sources:
 
         Followed: imports at any depth of the code but under `if TYPE_CHECKING:`; a string that is exactly a module's
         dotted name (`python -m` of a helper process) or the name of a file beside the module. `__init__.py` files count
-        only when they hold code.
+        only when they hold code; the package's own, which gives users a few names, never does.
         """
         start = self._file(module) if self._is_inside(module) else _outside(module)
         if start is None:
@@ -92,7 +92,7 @@ class Sources:
             if path.suffix == ".py":
                 waiting += self.references(path)
             if self.package in path.parents:
-                inits = (folder / "__init__.py" for folder in path.parents if folder.is_relative_to(self.package))
+                inits = (folder / "__init__.py" for folder in path.parents if self.package in folder.parents)
                 waiting += [init for init in inits if init.exists() and not read(init).is_empty]
         inside = (path.relative_to(self.package.parent) for path in seen if self.package in path.parents)
         return sorted(path.as_posix() for path in inside)

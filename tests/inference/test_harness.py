@@ -188,7 +188,7 @@ def test_what_cannot_be_run_is_refused_before_a_model_is_loaded(folders, tmp_pat
         ("LLaDA", "--benchmark", "gsm8k", "--model", folders["dream"], *out): "whose model_type is 'llada'",
         ("Dream", "--benchmark", "gsm8k", *model, *out): "has the model_type 'llada'; the row Dream is of Dream-org/",
         ("Llada", *model, *out): "Did you mean 'LLaDA'?",
-        (*gsm8k, "--device", "gpu"): "--device: found 'gpu', expected cpu, cuda",
+        (*gsm8k, "--device", "gpu"): "--device: found 'gpu', expected auto, cpu, cuda",
         (*gsm8k, "--dtype", "int8"): "--dtype: found 'int8'",
         (*gsm8k, "--tasks", tmp_path / "none"): "none is no folder",
         (*gsm8k, "--device", "cpu", "--tasks", tmp_path): "has no task 'gsm8k_cot_zeroshot' in",

@@ -123,7 +123,6 @@ def test_validate_takes_the_run_and_its_row_and_refuses_others_without_a_planner
         ("llada", DULTRA, "runs.dultra: dUltra trains a model with a planner, and this llada model has none"),
         ("sdar", PLANNER, "runs.planner: a planner reads whole canvases"),
         ("llada", PLANNER | {"method": {"length": 300}}, "runs.planner.method.length: found 300, the model has 256"),
-        ("llada", PLANNER | {"algorithm": "supervised", "method": {}}, "runs.planner: a llada model has full"),
         ("sdar", PLANNER | {"algorithm": "d2f", "method": {}}, "runs.planner: d2f teaches a model that sees its whole"),
         ("qwen", PLANNER | {"algorithm": "dparallel", "method": {}}, "runs.planner: a qwen2 model has no mask token"),
         ("planned", DULTRA | {"method": {"teacher": {"checkpoint": "sdar"}}},

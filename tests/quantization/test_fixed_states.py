@@ -68,7 +68,9 @@ def test_on_its_own_states_a_model_says_what_its_decoder_saw(shape, words, monke
     monkeypatch.setattr(model, "log_probs", noted)
     monkeypatch.setattr(fixed_states, "CHUNK_LOGITS", 3 * model.config.vocab_size)
     other = make_quantizer(QUANTIZERS["rtn"], {"bits": 2}).quantize(tiny_model(3, **shape), Calibration())
-    assert np.allclose(np.hstack(moved(model, other, found, THRESHOLD)), np.hstack(worse[2]), rtol=1e-9)
+    assert np.allclose(
+        np.hstack(moved(model, other, found, THRESHOLD)), np.hstack(worse[2]), rtol=1e-6
+    )  # float32, by the chunk
     assert max(sizes) <= 3 and sum(sizes) == how.positions
 
 

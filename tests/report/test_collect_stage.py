@@ -13,7 +13,7 @@ from lightningrl.report.registry import FIGURES, INPUTS, NEEDS, TABLES
 from lightningrl.report.series import SPEED_COLUMNS
 from lightningrl.utils.files import write_json, write_jsonl
 
-FILES = ("frontier", "headline", "pooled", "curves", "steps", "speed", "probes", "quantized")
+FILES = ("frontier", "headline", "pooled", "curves", "steps", "speed", "probes", "quantized", "trainings")
 POLICIES = [
     {"name": "base", "role": "before", "algorithm": "threshold", "published": "SDAR-8B-b32", "base": ""},
     {"name": "small", "role": "before", "algorithm": "threshold", "published": "SDAR-1.7B-b32", "base": ""},
@@ -62,6 +62,7 @@ def test_a_base_that_was_not_collected_leaves_its_columns_empty(context) -> None
 def test_curves_and_speeds_say_what_they_stand_for(context) -> None:
     train, measured = context.folder.parent / "train", context.folder.parent / "speed"
     write_jsonl(train / "metrics.jsonl", [{"step": 1, "reward_total_mean": 0.5}])
+    write_json(train / "selection.json", {"chosen": {"step": 1}})
     row = dict.fromkeys(set(SPEED_COLUMNS) - {"role", "published"}, 1.0) | {"policy": "base", "benchmark": "gsm8k"}
     write_json(measured / "speed.json", row | {"device": "0", "extra": 2, "prefill_included": True})
     context.inputs |= {"train/ours": train, "speed/base/gsm8k": measured}

@@ -16,6 +16,7 @@ from fixtures.synthetic import make_evaluation
 
 from lightningrl.errors import ConfigError
 from lightningrl.evaluation.probing import CLASSES
+from lightningrl.pipeline.stages.collect import TRAININGS
 from lightningrl.report.figures import curves as curves_figures
 from lightningrl.report.figures import frontier, probes, style
 from lightningrl.report.frontier import groups
@@ -42,6 +43,7 @@ def tables(evaluations, collected, metrics_rows):
         "pooled": pooled(groups([*evaluations, ablation], n_bootstrap=100)),
         "probes": probed(),
         "quantized": quantized([], collected.frontier, {}, {}),
+        "trainings": pd.DataFrame(columns=list(TRAININGS)),
     }
 
 

@@ -60,10 +60,9 @@ def test_the_first_position_of_a_sequence_keeps_its_own_logits():
 
 @pytest.mark.parametrize("attention", ["full", "causal"])
 def test_trainings_of_packed_blocks_refuse_a_model_that_sees_otherwise(tmp_path, attention):
-    """They would train under another mask than the model has: the control by its own check, RL by its decoder's."""
-    for algorithm in ("supervised", "lightningrl"):
-        setup = tiny_setup(tmp_path, algorithm=algorithm)
-        shape = {"vocab_size": setup.model.config.vocab_size, "attention": attention, "logit_shift": True}
-        setup.model = tiny_model(1, **shape)
-        with pytest.raises(ConfigError, match=f"{attention} attention"):
-            make_trainer(setup)
+    """It would train under another mask than the model has."""
+    setup = tiny_setup(tmp_path)
+    shape = {"vocab_size": setup.model.config.vocab_size, "attention": attention, "logit_shift": True}
+    setup.model = tiny_model(1, **shape)
+    with pytest.raises(ConfigError, match=f"{attention} attention"):
+        make_trainer(setup)

@@ -63,7 +63,7 @@ INCOMPLETE, DAMAGED = r"step-000004 is incomplete: .*{name}.*Delete", r"step-000
 )
 def test_a_damaged_state_is_an_error_that_names_the_file_and_what_to_delete(folder, name, damage, message):
     damage(folder / "step-000004" / name)
-    with pytest.raises(CheckpointError, match=message.format(name=re.escape(name)) + r" .*/step-000004 to go on") as e:
+    with pytest.raises(CheckpointError, match=message.format(name=re.escape(name)) + r" .*/step-000004 to resume") as e:
         load_state(folder)
     assert str(folder) in str(e.value)
 
